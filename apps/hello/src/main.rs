@@ -1,0 +1,2 @@
+//! Placeholder until the entry macro stands.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The WBINVD witness, a QEMU TCG plugin.
