@@ -1,3 +1,15 @@
-//! The library OS.
+//! The library OS: an application links it and becomes the machine's whole image.
 #![cfg_attr(not(test), no_std)]
+
 extern crate alloc;
+
+pub mod command_line;
+pub mod confidential;
+pub mod cpu;
+pub mod device;
+pub mod memory;
+pub mod net;
+pub mod replace;
+pub mod start;
+pub mod task;
+pub mod telemetry;

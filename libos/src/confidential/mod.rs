@@ -1,0 +1,1 @@
+//! What the platform encrypts, what a flush is, which pages are private.

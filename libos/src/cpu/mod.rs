@@ -1,0 +1,1 @@
+//! One core (tables, faults, APIC, MSRs, time) and all cores (bring-up, IPIs, stopping).

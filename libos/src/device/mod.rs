@@ -1,0 +1,1 @@
+//! PCI, serial, network cards: nothing above knows which card it is.

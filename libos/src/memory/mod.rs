@@ -1,0 +1,1 @@
+//! Chunks, address space, heap.

@@ -1,0 +1,1 @@
+//! From the loader's jump to the application's first task.

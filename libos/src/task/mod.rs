@@ -1,0 +1,1 @@
+//! Tasks, timers, one executor a core.

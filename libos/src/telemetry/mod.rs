@@ -1,0 +1,1 @@
+//! Metrics, events, spans, and their export.
