@@ -10,8 +10,10 @@
 extern crate alloc;
 
 pub mod archive;
+pub mod elf;
 pub mod hex;
 pub mod image;
+pub mod load;
 pub mod manifest;
 pub mod signature;
 pub mod signed;

@@ -2,6 +2,8 @@
 //!
 //! Behind the feature `test-support`. Nothing here is fit to sign a release: the keys are not secret.
 
+pub mod elf_builder;
+
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
