@@ -10,11 +10,14 @@
 extern crate alloc;
 
 pub mod archive;
+pub mod boot;
 pub mod elf;
 pub mod hex;
 pub mod image;
+pub mod jump;
 pub mod load;
 pub mod manifest;
+pub mod mem;
 pub mod signature;
 pub mod signed;
 #[cfg(any(test, feature = "test-support"))]
