@@ -2,8 +2,10 @@
 
 use alloc::string::String;
 
+mod bounded;
 pub mod error;
 pub mod order;
+pub mod timeline;
 
 /// Lower-case hex digits, two a byte.
 pub(crate) fn hex(bytes: &[u8]) -> String {
