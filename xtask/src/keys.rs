@@ -134,6 +134,32 @@ pub fn read_secret(path: &Path) -> Result<SecretKey> {
     })
 }
 
+/// The key in `text`, if it is one without a password. `minisign -W` leaves such a key's checksum zero, which the
+/// `minisign` crate takes for damage; so the key itself is checked instead.
+fn unencrypted(text: &str) -> Option<Result<SecretKey, String>> {
+    let bytes = BASE64_STANDARD.decode(text.lines().nth(1)?.trim()).ok()?;
+    if bytes.len() != KEY_LENGTH || bytes.get(2..4) != Some(&[0, 0]) {
+        return None;
+    }
+    Some(
+        SecretKey::from_bytes(&bytes)
+            .map_err(|e| e.to_string())
+            .and_then(checked),
+    )
+}
+
+/// `key`, if its public half belongs to its secret half.
+fn checked(key: SecretKey) -> Result<SecretKey, String> {
+    let bytes = key.to_bytes();
+    let pair = bytes
+        .get(KEY_PAIR)
+        .and_then(|pair| ed25519_compact::SecretKey::from_slice(pair).ok());
+    match pair {
+        Some(pair) if ed25519_compact::KeyPair::from_seed(pair.seed()).sk == pair => Ok(key),
+        _ => Err("it is damaged".to_owned()),
+    }
+}
+
 /// Reads a public key: a minisign `.pub` file, or the key itself in base64.
 ///
 /// # Errors
@@ -175,6 +201,7 @@ pub fn public_of(secret: &SecretKey) -> Result<PublicKey> {
 }
 
 /// Where the parts of a secret key stand in its bytes (minisign's manual page, "SECRET KEY FORMAT").
+const KEY_LENGTH: usize = 158;
 const KEY_ID: Range<usize> = 54..62;
 const KEY_PAIR: Range<usize> = 62..126;
 
