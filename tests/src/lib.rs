@@ -1,1 +1,5 @@
-//! Whole-machine tests.
+//! Whole-machine tests: what they share. Each promise has its file in `tests/tests`.
+//!
+//! - [`witness`]: what the WBINVD witness wrote, and the judgement over it.
+
+pub mod witness;
