@@ -1,5 +1,9 @@
 //! Whole-machine tests: what they share. Each promise has its file in `tests/tests`.
 //!
-//! - [`witness`]: what the WBINVD witness wrote, and the judgement over it.
+//! - [`witness`]: what the WBINVD witness wrote, and the judgement over it
+//! - [`image`]: images and orders, written by hand
+//! - [`broken`]: every bad input, and the answer it deserves
 
+pub mod broken;
+pub mod image;
 pub mod witness;
