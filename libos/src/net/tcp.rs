@@ -291,6 +291,11 @@ impl TcpStream {
         })
     }
 
+    /// Whether the network is stopping (`Shared::stop_accepting`): nothing new should be begun.
+    pub fn is_draining(&self) -> bool {
+        self.shared.with(|stack| !stack.backlog.accepting)
+    }
+
     /// Asks a silent peer whether it is still there, this often; `None`: never. 20 seconds at first.
     pub fn set_keep_alive(&mut self, interval: Option<Duration>) {
         self.set(|socket| socket.set_keep_alive(interval));

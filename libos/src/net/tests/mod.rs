@@ -1,5 +1,5 @@
 //! Two stacks joined by memory.
 
-mod frames;
+pub mod frames;
 mod sockets;
-mod world;
+pub mod world;
