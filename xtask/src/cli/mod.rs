@@ -2,6 +2,8 @@
 
 mod build_app;
 mod keygen;
+mod machine;
+mod run;
 
 use crate::exit::{self, Exit};
 use anyhow::Result;
@@ -21,6 +23,8 @@ struct Arguments {
 enum Verb {
     /// Build an application for the bare machine and pack it into a signed image
     BuildApp(build_app::Options),
+    /// Start a virtual machine with an application or an image in it
+    Run(run::Options),
     /// Make a release and an operator key pair (minisign's format)
     Keygen(keygen::Options),
 }
@@ -40,6 +44,7 @@ pub fn main() -> ExitCode {
 fn run(verb: Verb) -> Result<Exit> {
     match verb {
         Verb::BuildApp(options) => build_app::run(options),
+        Verb::Run(options) => run::run(options),
         Verb::Keygen(options) => keygen::run(options),
     }
 }
