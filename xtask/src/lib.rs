@@ -19,4 +19,6 @@ pub mod keys;
 pub mod machine;
 pub mod order;
 pub mod stats;
+pub mod timeline;
+pub mod upgrade;
 pub mod workspace;
