@@ -1,1 +1,3 @@
 //! Chunks, address space, heap.
+
+pub mod chunks;
