@@ -1,1 +1,11 @@
-//! Whole-machine tests.
+//! Whole-machine tests: what they share. Each promise has its file in `tests/tests`.
+//!
+//! - [`witness`]: what the WBINVD witness wrote, and the judgement over it
+//! - [`image`]: images and orders, written by hand
+//! - [`broken`]: every bad input, and the answer it deserves
+//! - [`clients`]: clients with raw sockets, polite and rude
+
+pub mod broken;
+pub mod clients;
+pub mod image;
+pub mod witness;
