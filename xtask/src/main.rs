@@ -1,2 +1,6 @@
-//! The project's verbs.
-fn main() {}
+//! `cargo xtask`: see the library.
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    xtask::cli::main()
+}

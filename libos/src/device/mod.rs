@@ -1,1 +1,8 @@
 //! PCI, serial, network cards: nothing above knows which card it is.
+
+pub mod acpi;
+mod msix;
+pub mod network;
+pub mod pci;
+pub mod serial;
+mod virtio;

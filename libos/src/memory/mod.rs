@@ -1,1 +1,101 @@
 //! Chunks, address space, heap.
+
+pub mod chunks;
+pub mod heap;
+pub mod paging;
+pub mod stack;
+
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use chunks::{ChunkMap, Owner};
+use paging::{Access, AddressSpace};
+use spin::Mutex;
+
+/// Memory is given and taken in pieces of this many bytes.
+pub const CHUNK: u64 = 2 << 20;
+
+// Lock order: heap, then chunks. Nothing allocates while it holds `CHUNKS`, since the heap may be taking a chunk.
+static CHUNKS: Mutex<Option<ChunkMap>> = Mutex::new(None);
+static SPACE: Mutex<Option<AddressSpace>> = Mutex::new(None);
+
+unsafe extern "C" {
+    static image_start: u8;
+    static text_start: u8;
+    static text_end: u8;
+    static data_start: u8;
+    static relro_end: u8;
+    static image_end: u8;
+}
+
+/// Where this image lies.
+pub fn image() -> Range<u64> {
+    &raw const image_start as u64..&raw const image_end as u64
+}
+
+/// Takes charge of the machine's memory: `map` says which chunks are whose, `ram` what there is.
+///
+/// # Safety
+/// Called once, by core 0, running on page tables that map all of `ram`. The map is true.
+pub unsafe fn init(map: ChunkMap, ram: &[Range<u64>]) {
+    *CHUNKS.lock() = Some(map);
+    let mut space = AddressSpace::new();
+    for region in ram {
+        space.map(region.clone(), Access::Data);
+    }
+    let part = |start: *const u8, end: *const u8| start as u64..end as u64;
+    space.map(part(&raw const image_start, &raw const text_start), Access::ReadOnly);
+    space.map(part(&raw const text_start, &raw const text_end), Access::Code);
+    space.map(part(&raw const data_start, &raw const relro_end), Access::ReadOnly);
+    space.map(0..4096, Access::None);
+    // SAFETY: all of RAM is mapped, the image with the rights that its parts need. `.data.rel.ro` was relocated by the
+    // loader and is only read from now on.
+    unsafe { space.activate() };
+    *SPACE.lock() = Some(space);
+}
+
+/// Physical address of this instar's page tables.
+pub fn page_tables() -> u64 {
+    SPACE.lock().as_ref().map_or(0, AddressSpace::root)
+}
+
+/// Maps a device's registers, uncached.
+pub fn map_device(range: Range<u64>) {
+    if let Some(space) = SPACE.lock().as_mut() {
+        space.map(range, Access::Device);
+    }
+}
+
+/// Changes the rights of pages that no other core uses yet.
+pub(crate) fn protect(range: Range<u64>, access: Access) {
+    if let Some(space) = SPACE.lock().as_mut() {
+        space.protect(range, access);
+    }
+}
+
+/// Is anything mapped at `address`?
+pub fn is_mapped(address: u64) -> bool {
+    SPACE.lock().as_mut().is_some_and(|space| space.is_mapped(address))
+}
+
+fn take_for_heap(count: usize) -> Option<Range<u64>> {
+    with_chunks(|map| map.take_run(count, Owner::Own, crate::cpu::registers::tsc(), u64::MAX))?
+}
+
+/// Does something with the chunk map. `action` must not allocate.
+pub fn with_chunks<R>(action: impl FnOnce(&mut ChunkMap) -> R) -> Option<R> {
+    CHUNKS.lock().as_mut().map(action)
+}
+
+/// The ranges that belong to `owner`.
+pub fn ranges_of(owner: Owner) -> Vec<Range<u64>> {
+    let count = with_chunks(|map| map.ranges_of(owner).count()).unwrap_or(0);
+    // Room for a few more: the allocation itself may make the heap take a chunk.
+    let mut ranges = Vec::with_capacity(count + 4);
+    with_chunks(|map| {
+        for range in map.ranges_of(owner).take(ranges.capacity()) {
+            ranges.push(range);
+        }
+    });
+    ranges
+}

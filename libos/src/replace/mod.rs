@@ -1,1 +1,55 @@
 //! Receive → stage → quiesce → stop → jump, and what one instar leaves for the next.
+
+use alloc::string::String;
+
+mod bounded;
+pub mod error;
+pub mod order;
+pub mod timeline;
+
+/// Lower-case hex digits, two a byte.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        for digit in [byte >> 4, byte & 0xf] {
+            text.push(char::from(DIGITS[usize::from(digit)]));
+        }
+    }
+    text
+}
+
+/// Exactly `N` bytes from lower-case hex digits; `None` for any other text.
+pub(crate) fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let digits = text.as_bytes();
+    if digits.len() != N * 2 {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+    }
+    Some(bytes)
+}
+
+const fn digit(letter: u8) -> Option<u8> {
+    match letter {
+        b'0'..=b'9' => Some(letter - b'0'),
+        b'a'..=b'f' => Some(letter - b'a' + 10),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hex_goes_there_and_back() {
+        assert_eq!(hex(&[0x00, 0xa9, 0xff]), "00a9ff");
+        assert_eq!(from_hex("00a9ff"), Some([0x00, 0xa9, 0xff]));
+        for wrong in ["00a9f", "00a9f0f", "00a9fF", "00a9fg", "00a9\u{e9}", ""] {
+            assert_eq!(from_hex::<3>(wrong), None, "{wrong}");
+        }
+    }
+}

@@ -1,1 +1,76 @@
-//! Metrics, events, spans, and their export.
+//! Metrics, events, spans, and their export by OTLP/HTTP to any OpenTelemetry collector.
+//!
+//! Everything here is pure: no device, no clock, no socket. Time is an argument, randomness a seed, and the caller
+//! moves the bytes:
+//!
+//! 1. [`metrics::body`], [`logs::body`] and [`span::body`] encode one request each;
+//! 2. [`exporter::Exporter::push`] queues it, within bounds;
+//! 3. the caller's loop asks [`exporter::Exporter::next`] what to do, writes [`http_request::request_head`] and the
+//!    body to a socket, feeds what comes back to a [`http_request::ResponseParser`], and reports to the exporter.
+//!
+//! What may leave the machine is listed in [`names`], and nowhere else.
+
+pub mod config;
+pub mod exporter;
+pub mod http_request;
+pub mod logs;
+pub mod metrics;
+pub mod names;
+mod percent;
+mod proto;
+pub mod queue;
+pub mod resource;
+pub mod span;
+
+#[cfg(test)]
+mod exporter_tests;
+#[cfg(test)]
+mod http_request_tests;
+#[cfg(test)]
+mod wire_tests;
+
+pub use proto::{Resource, Value};
+
+/// The three kinds of telemetry, each with its own request and its own path.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Signal {
+    /// Numbers: `/v1/metrics`.
+    Metrics,
+    /// Log records: `/v1/logs`.
+    Logs,
+    /// Spans: `/v1/traces`.
+    Traces,
+}
+
+impl Signal {
+    /// All signals, in the order of [`Signal::index`].
+    pub const ALL: [Signal; 3] = [Signal::Metrics, Signal::Logs, Signal::Traces];
+
+    /// The path that is appended to the endpoint (OTLP specification, "OTLP/HTTP Request").
+    pub const fn path(self) -> &'static str {
+        match self {
+            Signal::Metrics => "/v1/metrics",
+            Signal::Logs => "/v1/logs",
+            Signal::Traces => "/v1/traces",
+        }
+    }
+
+    /// The signal's name, as the telemetry about telemetry has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Signal::Metrics => "metrics",
+            Signal::Logs => "logs",
+            Signal::Traces => "traces",
+        }
+    }
+
+    /// The signal's place in arrays that hold one item a signal; also its number in a handover record.
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The signal with this [`Signal::index`].
+    pub fn from_index(index: usize) -> Option<Signal> {
+        Self::ALL.get(index).copied()
+    }
+}

@@ -1,0 +1,420 @@
+//! TCP sockets that no task holds: waiting for a peer, waiting to be accepted, waiting to be closed.
+//!
+//! smoltcp has no backlog: one socket takes one connection, and a request that finds none is refused. Here a listener
+//! keeps several sockets waiting. A request that finds none free is dropped without an answer, so that the peer asks
+//! again a second later, when there may be room, or a successor.
+
+use alloc::collections::VecDeque;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::net::Ipv4Addr;
+use core::task::Waker;
+
+use smoltcp::iface::{SocketHandle, SocketSet};
+use smoltcp::socket::Socket;
+use smoltcp::socket::tcp::{self, State};
+use smoltcp::time::{Duration, Instant};
+use smoltcp::wire::{
+    EthernetFrame, EthernetProtocol, IpAddress, IpEndpoint, IpProtocol, Ipv4Packet, TcpPacket,
+};
+
+use super::stack::{Limits, Stats};
+use super::tcp::TcpOptions;
+use super::{BindError, TcpError};
+
+/// A peer that does not complete its handshake is given up after this.
+const HALF_OPEN: Duration = Duration::from_secs(5);
+/// When a backlog is full of half-open connections, one older than this makes room.
+const HALF_OPEN_AT_LEAST: Duration = Duration::from_secs(1);
+/// A peer that is silent this long, keep-alives included, is gone.
+pub(super) const SILENCE: Duration = Duration::from_secs(60);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(20);
+
+/// Bounds on one listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListenOptions {
+    /// Connections that may wait to be accepted or to complete their handshake; at least 1.
+    pub backlog: usize,
+    /// Connections in all: waiting and accepted, until their stream is dropped; at least 1.
+    pub connections: usize,
+    /// Each connection's buffers.
+    pub tcp: TcpOptions,
+    /// Whether what is sent from this port counts as an application's answer (see `Shared::first_answer`).
+    pub answers: bool,
+}
+
+impl Default for ListenOptions {
+    fn default() -> Self {
+        ListenOptions {
+            backlog: 8,
+            connections: 32,
+            tcp: TcpOptions::default(),
+            answers: true,
+        }
+    }
+}
+
+struct Listener {
+    port: u16,
+    options: ListenOptions,
+    /// Listening or half-open; with the time at which it was first seen half-open.
+    waiting: Vec<(SocketHandle, Option<Instant>)>,
+    ready: VecDeque<SocketHandle>,
+    /// Accepted connections whose stream still lives.
+    held: usize,
+    waker: Option<Waker>,
+}
+
+struct Closing {
+    handle: SocketHandle,
+    deadline: Instant,
+}
+
+pub(super) struct Backlog {
+    limits: Limits,
+    pub accepting: bool,
+    listeners: Vec<Option<Listener>>,
+    /// Oldest first.
+    closing: VecDeque<Closing>,
+    sockets: usize,
+    now: Instant,
+}
+
+impl Backlog {
+    pub fn new(limits: Limits) -> Self {
+        Backlog {
+            limits,
+            accepting: true,
+            listeners: Vec::new(),
+            closing: VecDeque::new(),
+            sockets: 0,
+            now: Instant::ZERO,
+        }
+    }
+
+    /// Adds a TCP socket if the bound allows it; a closing one gives way.
+    pub fn add(&mut self, sockets: &mut SocketSet<'static>, options: TcpOptions) -> Option<SocketHandle> {
+        if self.sockets >= self.limits.tcp_sockets {
+            let index = self.closing.iter().position(|closing| {
+                matches!(
+                    sockets.get::<tcp::Socket>(closing.handle).state(),
+                    State::TimeWait | State::FinWait2
+                )
+            });
+            let closing = self.closing.remove(index.unwrap_or(0))?;
+            self.remove(sockets, closing.handle);
+        }
+        let receive = tcp::SocketBuffer::new(vec![0; options.receive_buffer.clamp(1, 1 << 30)]);
+        let transmit = tcp::SocketBuffer::new(vec![0; options.transmit_buffer.clamp(1, 1 << 30)]);
+        let mut socket = tcp::Socket::new(receive, transmit);
+        // Answers are written whole: waiting for more of them only adds the peer's delayed acknowledgement.
+        socket.set_nagle_enabled(false);
+        self.sockets += 1;
+        Some(sockets.add(socket))
+    }
+
+    pub fn remove(&mut self, sockets: &mut SocketSet<'static>, handle: SocketHandle) {
+        sockets.remove(handle);
+        self.sockets -= 1;
+    }
+
+    pub fn listen(
+        &mut self,
+        sockets: &mut SocketSet<'static>,
+        port: u16,
+        options: ListenOptions,
+    ) -> Result<usize, BindError> {
+        if port == 0 {
+            return Err(BindError::PortZero);
+        }
+        if self
+            .listeners
+            .iter()
+            .flatten()
+            .any(|listener| listener.port == port)
+        {
+            return Err(BindError::InUse(port));
+        }
+        let listener = Listener {
+            port,
+            options,
+            waiting: Vec::new(),
+            ready: VecDeque::new(),
+            held: 0,
+            waker: None,
+        };
+        let index = match self.listeners.iter().position(Option::is_none) {
+            Some(index) => index,
+            None => {
+                self.listeners.push(None);
+                self.listeners.len() - 1
+            }
+        };
+        self.listeners[index] = Some(listener);
+        self.sweep(sockets, self.now);
+        Ok(index)
+    }
+
+    pub fn unlisten(&mut self, sockets: &mut SocketSet<'static>, index: usize) {
+        let Some(listener) = self.listeners.get_mut(index).and_then(Option::take) else {
+            return;
+        };
+        for handle in listener
+            .waiting
+            .iter()
+            .map(|waiting| waiting.0)
+            .chain(listener.ready)
+        {
+            sockets.get_mut::<tcp::Socket>(handle).abort();
+            self.close_later(handle);
+        }
+    }
+
+    /// The next connection that completed its handshake; remembers who asks.
+    pub fn accept(&mut self, index: usize, waker: &Waker) -> Option<SocketHandle> {
+        let listener = self.listeners.get_mut(index)?.as_mut()?;
+        match listener.ready.pop_front() {
+            Some(handle) => {
+                listener.held += 1;
+                Some(handle)
+            }
+            None => {
+                listener.waker = Some(waker.clone());
+                None
+            }
+        }
+    }
+
+    /// A stream was dropped: what is left to send is sent, within bounds.
+    pub fn release(
+        &mut self,
+        sockets: &mut SocketSet<'static>,
+        handle: SocketHandle,
+        listener: Option<(usize, u16)>,
+    ) {
+        if let Some((index, port)) = listener
+            && let Some(Some(listener)) = self.listeners.get_mut(index)
+            && listener.port == port
+        {
+            listener.held = listener.held.saturating_sub(1);
+        }
+        sockets.get_mut::<tcp::Socket>(handle).close();
+        self.close_later(handle);
+    }
+
+    fn close_later(&mut self, handle: SocketHandle) {
+        self.closing.push_back(Closing {
+            handle,
+            deadline: self.now + self.limits.closing,
+        });
+    }
+
+    /// Whether a frame may pass: `None` if it asks for no connection to a port that is listened on, else whether there
+    /// is room for it.
+    pub fn admit(
+        &mut self,
+        sockets: &mut SocketSet<'static>,
+        own: Option<Ipv4Addr>,
+        frame: &[u8],
+    ) -> Option<bool> {
+        let (source, destination) = connection_request(frame, own?)?;
+        let listener = self
+            .listeners
+            .iter()
+            .flatten()
+            .find(|listener| listener.port == destination)?;
+        if !self.accepting {
+            return Some(false);
+        }
+        let free = listener
+            .waiting
+            .iter()
+            .any(|waiting| sockets.get::<tcp::Socket>(waiting.0).state() == State::Listen);
+        // smoltcp would give a repeated request to a second listening socket, which then answers for the first.
+        let known = sockets.iter().find_map(|(handle, socket)| match socket {
+            Socket::Tcp(socket) => {
+                let same = socket.remote_endpoint() == Some(source)
+                    && socket
+                        .local_endpoint()
+                        .is_some_and(|local| local.port == destination)
+                    && socket.state() != State::Closed;
+                same.then(|| (handle, socket.state()))
+            }
+            _ => None,
+        });
+        match known {
+            None => Some(free),
+            // The peer uses its port again: allowed once both sides have closed (RFC 1122, 4.2.2.13).
+            Some((handle, State::TimeWait)) => {
+                if let Some(index) = self.closing.iter().position(|closing| closing.handle == handle) {
+                    self.closing.remove(index);
+                    self.remove(sockets, handle);
+                }
+                Some(free)
+            }
+            Some(_) => Some(false),
+        }
+    }
+
+    /// Moves sockets along: to be accepted, to listen again, to be forgotten; and refills the backlogs.
+    pub fn sweep(&mut self, sockets: &mut SocketSet<'static>, now: Instant) {
+        self.now = now;
+        self.sweep_closing(sockets, now);
+        for index in 0..self.listeners.len() {
+            // Taken out while it is worked on: adding a socket needs the whole backlog.
+            let Some(mut listener) = self.listeners[index].take() else {
+                continue;
+            };
+            listener.sweep(sockets, now);
+            listener.refill(self, sockets);
+            self.listeners[index] = Some(listener);
+        }
+    }
+
+    fn sweep_closing(&mut self, sockets: &mut SocketSet<'static>, now: Instant) {
+        let mut index = 0;
+        while let Some(closing) = self.closing.get(index) {
+            let socket = sockets.get_mut::<tcp::Socket>(closing.handle);
+            // A closed socket keeps its peer until the reset was sent.
+            let done = socket.state() == State::Closed && socket.remote_endpoint().is_none();
+            let late = closing.deadline <= now;
+            if done || (late && matches!(socket.state(), State::Closed | State::TimeWait)) {
+                let handle = closing.handle;
+                self.closing.remove(index);
+                self.remove(sockets, handle);
+                continue;
+            }
+            if late {
+                socket.abort();
+            }
+            index += 1;
+        }
+    }
+
+    /// When the next connection has taken too long to close.
+    pub fn poll_at(&self) -> Option<Instant> {
+        self.closing.front().map(|closing| closing.deadline)
+    }
+
+    pub fn abort_all(&mut self, sockets: &mut SocketSet<'static>) {
+        for (_, socket) in sockets.iter_mut() {
+            if let Socket::Tcp(socket) = socket
+                && socket.is_active()
+            {
+                socket.abort();
+            }
+        }
+    }
+
+    pub fn count(&self, sockets: &SocketSet<'static>, stats: &mut Stats) {
+        stats.tcp_sockets = self.sockets;
+        for (_, socket) in sockets.iter() {
+            if let Socket::Tcp(socket) = socket {
+                let handshake = matches!(socket.state(), State::SynReceived | State::SynSent);
+                stats.connections += usize::from(socket.is_active() && !handshake);
+                stats.unsent += socket.send_queue();
+            }
+        }
+    }
+}
+
+impl Listener {
+    fn sweep(&mut self, sockets: &mut SocketSet<'static>, now: Instant) {
+        let ready = &mut self.ready;
+        let port = self.port;
+        let mut free = false;
+        self.waiting.retain_mut(|(handle, since)| {
+            let socket = sockets.get_mut::<tcp::Socket>(*handle);
+            match socket.state() {
+                State::Listen | State::Closed => {
+                    *since = None;
+                    listen(socket, port);
+                    free = true;
+                    true
+                }
+                State::SynReceived => {
+                    since.get_or_insert(now);
+                    true
+                }
+                _ => {
+                    socket.set_timeout(Some(SILENCE));
+                    ready.push_back(*handle);
+                    false
+                }
+            }
+        });
+        let full = self.waiting.len() + self.ready.len() >= self.options.backlog.max(1);
+        if !free && full {
+            let oldest = self
+                .waiting
+                .iter_mut()
+                .filter(|waiting| waiting.1.is_some())
+                .min_by_key(|waiting| waiting.1);
+            if let Some((handle, since)) = oldest
+                && since.is_some_and(|since| since + HALF_OPEN_AT_LEAST <= now)
+            {
+                *since = None;
+                let socket = sockets.get_mut::<tcp::Socket>(*handle);
+                socket.abort();
+                listen(socket, port);
+            }
+        }
+        if !self.ready.is_empty()
+            && let Some(waker) = self.waker.take()
+        {
+            waker.wake();
+        }
+    }
+
+    fn refill(&mut self, backlog: &mut Backlog, sockets: &mut SocketSet<'static>) {
+        loop {
+            let waiting = self.waiting.len() + self.ready.len();
+            if waiting >= self.options.backlog.max(1)
+                || waiting + self.held >= self.options.connections.max(1)
+            {
+                return;
+            }
+            let Some(handle) = backlog.add(sockets, self.options.tcp) else {
+                return;
+            };
+            listen(sockets.get_mut(handle), self.port);
+            self.waiting.push((handle, None));
+        }
+    }
+}
+
+fn listen(socket: &mut tcp::Socket<'static>, port: u16) {
+    socket.set_timeout(Some(HALF_OPEN));
+    // Set once the connection is open, smoltcp would ask the peer at once.
+    socket.set_keep_alive(Some(KEEP_ALIVE));
+    // Fails only for an open socket, and then it waits for its peer already.
+    let _ = socket.listen(port);
+}
+
+/// The peer and the port of a frame that asks this host for a TCP connection.
+fn connection_request(frame: &[u8], own: Ipv4Addr) -> Option<(IpEndpoint, u16)> {
+    let ethernet = EthernetFrame::new_checked(frame).ok()?;
+    if ethernet.ethertype() != EthernetProtocol::Ipv4 {
+        return None;
+    }
+    let packet = Ipv4Packet::new_checked(ethernet.payload()).ok()?;
+    if packet.next_header() != IpProtocol::Tcp || packet.dst_addr() != own {
+        return None;
+    }
+    let segment = TcpPacket::new_checked(packet.payload()).ok()?;
+    if !segment.syn() || segment.ack() || segment.rst() {
+        return None;
+    }
+    Some((
+        IpEndpoint::new(IpAddress::Ipv4(packet.src_addr()), segment.src_port()),
+        segment.dst_port(),
+    ))
+}
+
+/// What a socket's state means to whoever reads or writes it.
+pub(super) fn ended(socket: &tcp::Socket<'_>) -> TcpError {
+    match socket.state() {
+        State::Closed | State::TimeWait => TcpError::Reset,
+        _ => TcpError::Finished,
+    }
+}

@@ -1,0 +1,5 @@
+//! Two stacks joined by memory.
+
+mod frames;
+mod sockets;
+mod world;

@@ -1,0 +1,326 @@
+//! The order: a signed request to replace the running image (`docs/interfaces.md`, "The order").
+//!
+//! What is read here is the text whose signature has been verified already. The operator's key says who may ask; host,
+//! generation and nonce bind the request to one machine and one moment, so that it cannot be used twice or elsewhere.
+
+use alloc::string::{String, ToString};
+use core::hint::black_box;
+
+use serde::Deserialize;
+
+use super::error::{Code, Refusal};
+use super::{from_hex, hex};
+
+/// Largest `order.toml`, in bytes.
+pub const MAX_ORDER: usize = 4096;
+
+/// The only format there is.
+const FORMAT: u32 = 1;
+
+/// What can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Jump into the staged image.
+    Replace,
+}
+
+impl Action {
+    /// The name in an order and in the answer to it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Replace => "replace",
+        }
+    }
+}
+
+/// A well-formed order. Whether it is meant for this machine and this moment, [`Order::check`] says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// What is asked for.
+    pub action: Action,
+    /// The host it is meant for.
+    pub host: String,
+    /// The generation it is meant for.
+    pub generation: u32,
+    /// The nonce of the moment it was written for.
+    pub nonce: [u8; 16],
+    /// SHA-256 of the staged ELF.
+    pub image: [u8; 32],
+}
+
+/// What an order has to fit.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected<'a> {
+    /// The machine's host id.
+    pub host_id: &'a str,
+    /// The running generation.
+    pub generation: u32,
+    /// The present nonce.
+    pub nonce: &'a Nonce,
+    /// SHA-256 of the staged ELF; `None`: nothing is staged.
+    pub staged: Option<&'a [u8; 32]>,
+}
+
+/// `order.toml`, as written. Unknown keys are ignored.
+#[derive(Deserialize)]
+struct Text {
+    format: u32,
+    action: String,
+    host: String,
+    generation: u32,
+    nonce: String,
+    image: String,
+}
+
+impl Order {
+    /// Reads `order.toml`.
+    ///
+    /// # Errors
+    /// `bad-order`: larger than [`MAX_ORDER`], not TOML, a key missing or of the wrong kind, an unknown format or action.
+    pub fn parse(bytes: &[u8]) -> Result<Self, Refusal> {
+        if bytes.len() > MAX_ORDER {
+            return Err(bad("order.toml is larger than 4096 bytes"));
+        }
+        let text: Text = toml::from_slice(bytes)
+            .map_err(|error| bad("order.toml cannot be read: ".to_string() + error.message()))?;
+        if text.format != FORMAT {
+            return Err(bad("this machine knows order format 1 only"));
+        }
+        if text.action != Action::Replace.name() {
+            return Err(bad("this machine knows the action \"replace\" only"));
+        }
+        Ok(Self {
+            action: Action::Replace,
+            host: text.host,
+            generation: text.generation,
+            nonce: from_hex(&text.nonce).ok_or_else(|| bad("nonce is not 32 lower-case hex digits"))?,
+            image: from_hex(&text.image).ok_or_else(|| bad("image is not 64 lower-case hex digits"))?,
+        })
+    }
+
+    /// Whether the order is for this machine, now. Whoever acts on it spends the nonce first ([`Nonce::spend`]).
+    ///
+    /// # Errors
+    /// `wrong-host`, `wrong-generation`, `wrong-nonce`, `nothing-staged`, `wrong-image`, in this order.
+    pub fn check(&self, expected: &Expected) -> Result<(), Refusal> {
+        if self.host != expected.host_id {
+            let message = "the order is for host ".to_string() + &self.host + ", this is " + expected.host_id;
+            return Err(Refusal::new(Code::WrongHost, message));
+        }
+        if self.generation != expected.generation {
+            let message = "the order is for generation ".to_string()
+                + &self.generation.to_string()
+                + ", running is "
+                + &expected.generation.to_string();
+            return Err(Refusal::new(Code::WrongGeneration, message));
+        }
+        if !expected.nonce.matches(&self.nonce) {
+            return Err(Refusal::new(
+                Code::WrongNonce,
+                "the order's nonce has been used or was never given out",
+            ));
+        }
+        let Some(staged) = expected.staged else {
+            return Err(Refusal::new(
+                Code::NothingStaged,
+                "no image is staged to replace the running one",
+            ));
+        };
+        if self.image != *staged {
+            let message =
+                "the order names image ".to_string() + &hex(&self.image) + ", staged is " + &hex(staged);
+            return Err(Refusal::new(Code::WrongImage, message));
+        }
+        Ok(())
+    }
+}
+
+fn bad(message: impl Into<String>) -> Refusal {
+    Refusal::new(Code::BadOrder, message)
+}
+
+/// A number that one order may repeat, once. The caller brings the random bytes.
+#[derive(Clone, Debug)]
+pub struct Nonce {
+    bytes: [u8; 16],
+    spent: bool,
+}
+
+impl Nonce {
+    /// A fresh nonce from 16 random bytes. To replace one on demand, put a new one in its place.
+    #[must_use]
+    pub const fn new(random: [u8; 16]) -> Self {
+        Self {
+            bytes: random,
+            spent: false,
+        }
+    }
+
+    /// 32 lower-case hex digits, for `/v1/status`.
+    #[must_use]
+    pub fn hex(&self) -> String {
+        hex(&self.bytes)
+    }
+
+    /// From now on no order fits.
+    pub const fn spend(&mut self) {
+        self.spent = true;
+    }
+
+    /// Whether `given` is this nonce, not yet spent. Takes the same time for every `given`, so that the answer's delay
+    /// does not tell how many bytes were right.
+    #[must_use]
+    pub fn matches(&self, given: &[u8; 16]) -> bool {
+        let mut difference = u8::from(self.spent);
+        for (ours, theirs) in self.bytes.iter().zip(given) {
+            difference = black_box(difference | (ours ^ theirs));
+        }
+        difference == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::format;
+    use proptest::prelude::*;
+
+    const HOST: &str = "52:54:00:12:34:56";
+    const IMAGE: [u8; 32] = [0xab; 32];
+
+    fn nonce() -> Nonce {
+        Nonce::new([0x5a; 16])
+    }
+
+    fn text(nonce: &Nonce) -> String {
+        format!(
+            "format = 1\naction = \"replace\"\nhost = \"{HOST}\"\ngeneration = 1\nnonce = \"{}\"\nimage = \"{}\"\n",
+            nonce.hex(),
+            hex(&IMAGE)
+        )
+    }
+
+    fn order() -> Order {
+        Order::parse(text(&nonce()).as_bytes()).expect("a good order")
+    }
+
+    fn expected(nonce: &Nonce) -> Expected<'_> {
+        Expected {
+            host_id: HOST,
+            generation: 1,
+            nonce,
+            staged: Some(&IMAGE),
+        }
+    }
+
+    fn code(order: &Order, expected: &Expected) -> &'static str {
+        order.check(expected).expect_err("refused").code
+    }
+
+    #[test]
+    fn a_good_order_fits_once() {
+        let (order, mut nonce) = (order(), nonce());
+        assert_eq!(order.check(&expected(&nonce)), Ok(()));
+        nonce.spend();
+        assert_eq!(code(&order, &expected(&nonce)), "wrong-nonce");
+        nonce = Nonce::new([0x5b; 16]);
+        assert_eq!(code(&order, &expected(&nonce)), "wrong-nonce");
+    }
+
+    #[test]
+    fn each_binding_is_checked() {
+        let (order, nonce) = (order(), nonce());
+        let good = expected(&nonce);
+        assert_eq!(
+            code(
+                &order,
+                &Expected {
+                    host_id: "other",
+                    ..good
+                }
+            ),
+            "wrong-host"
+        );
+        assert_eq!(
+            code(
+                &order,
+                &Expected {
+                    generation: 2,
+                    ..good
+                }
+            ),
+            "wrong-generation"
+        );
+        assert_eq!(code(&order, &Expected { staged: None, ..good }), "nothing-staged");
+        assert_eq!(
+            code(
+                &order,
+                &Expected {
+                    staged: Some(&[0; 32]),
+                    ..good
+                }
+            ),
+            "wrong-image"
+        );
+    }
+
+    #[test]
+    fn bad_texts_are_bad_orders() {
+        let good = text(&nonce());
+        let nonce = nonce().hex();
+        for (from, to) in [
+            ("format = 1", "format = 2"),
+            ("format = 1", ""),
+            ("\"replace\"", "\"commit\""),
+            ("generation = 1", "generation = -1"),
+            ("generation = 1", "generation = 4294967296"),
+            ("generation = 1", "generation = \"1\""),
+            (nonce.as_str(), "5A"),
+            ("image = \"", "image = \"ab"),
+            ("host", "hosts"),
+            ("action", "action = 1\naction"),
+        ] {
+            let text = good.replacen(from, to, 1);
+            assert_ne!(text, good);
+            assert_eq!(
+                Order::parse(text.as_bytes()).expect_err("refused").code,
+                "bad-order",
+                "{text}"
+            );
+        }
+        let long = good.clone() + &" ".repeat(MAX_ORDER);
+        assert_eq!(
+            Order::parse(long.as_bytes()).expect_err("refused").code,
+            "bad-order"
+        );
+        assert!(Order::parse(b"\xff\xfe").is_err());
+    }
+
+    #[test]
+    fn unknown_keys_are_ignored() {
+        let more = text(&nonce()) + "reason = \"kernel fix\"\n[more]\nx = [1, 2]\n";
+        assert_eq!(Order::parse(more.as_bytes()), Ok(order()));
+    }
+
+    #[test]
+    fn deep_nesting_is_an_error() {
+        let deep = format!("{}x = {}", text(&nonce()), "[".repeat(3000));
+        assert!(Order::parse(deep.as_bytes()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_get_an_answer(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Order::parse(&bytes);
+        }
+
+        #[test]
+        fn any_change_is_noticed(at in 0_usize..16, bit in 0_u32..8) {
+            let mut given = [0x5a; 16];
+            prop_assert!(nonce().matches(&given));
+            given[at] ^= 1 << bit;
+            prop_assert!(!nonce().matches(&given));
+        }
+    }
+}

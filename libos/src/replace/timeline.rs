@@ -1,0 +1,330 @@
+//! What happened when during one replacement, as both images saw it: one trace, one part of the handover.
+//!
+//! All times are nanoseconds of machine time: since the cold boot, one clock for every instar.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use minicbor::decode::{Decoder, Error as DecodeError};
+use minicbor::encode::{Encoder, Error as EncodeError, Write};
+use minicbor::{Decode, Encode};
+use serde::Serialize;
+
+use super::{bounded, hex};
+
+/// Most spans a timeline keeps.
+pub const MAX_SPANS: usize = 64;
+/// Most cores whose flush a timeline keeps.
+pub const MAX_FLUSHES: usize = 1024;
+/// Longest version, in bytes.
+pub const MAX_VERSION: usize = 64;
+
+/// A closed set whose members are numbers in a record. A number from a newer writer must not spoil the whole record,
+/// so it becomes `Unknown`.
+macro_rules! numbered {
+    ($(#[$of:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $number:literal, $text:literal;)* }) => {
+        $(#[$of])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name {
+            $($(#[$doc])* $variant,)*
+            /// Written by a newer version that knows more.
+            Unknown,
+        }
+
+        impl $name {
+            /// The name in `/v1/status` and in telemetry.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text,)*
+                    Self::Unknown => "unknown",
+                }
+            }
+
+            const fn number(self) -> u8 {
+                match self {
+                    $(Self::$variant => $number,)*
+                    Self::Unknown => u8::MAX,
+                }
+            }
+
+            const fn from_number(number: u64) -> Self {
+                match number {
+                    $($number => Self::$variant,)*
+                    _ => Self::Unknown,
+                }
+            }
+        }
+
+        impl<C> Encode<C> for $name {
+            fn encode<W: Write>(&self, encoder: &mut Encoder<W>, _: &mut C) -> Result<(), EncodeError<W::Error>> {
+                encoder.u8(self.number())?;
+                Ok(())
+            }
+        }
+
+        impl<'b, C> Decode<'b, C> for $name {
+            fn decode(decoder: &mut Decoder<'b>, _: &mut C) -> Result<Self, DecodeError> {
+                decoder.u64().map(Self::from_number)
+            }
+        }
+    };
+}
+
+numbered! {
+    /// One part of a replacement.
+    Phase {
+        /// The image comes in over the network.
+        Receive = 0, "receive";
+        /// Signature and digest.
+        Verify = 1, "verify";
+        /// Loaded at its final address.
+        Stage = 2, "stage";
+        /// Not ready any more, the application hands over, the network is switched off.
+        Quiesce = 3, "quiesce";
+        /// The other cores stop.
+        Stop = 4, "stop";
+        /// Caches are written back.
+        Flush = 5, "flush";
+        /// From the predecessor's last instruction to the successor's first.
+        Jump = 6, "jump";
+        /// The successor's own start, up to its first task.
+        Start = 7, "start";
+        /// The successor wakes the other cores.
+        Cores = 8, "cores";
+        /// The network is up again.
+        Network = 9, "network";
+        /// From there to the end of the first answer.
+        FirstAnswer = 10, "first_answer";
+        /// Probation, up to commit.
+        Commit = 11, "commit";
+    }
+}
+
+numbered! {
+    /// How a replacement ended.
+    Outcome {
+        /// It has not ended.
+        Pending = 0, "pending";
+        /// The successor proved itself.
+        Committed = 1, "committed";
+        /// The successor gave the machine back.
+        RolledBack = 2, "rolled-back";
+        /// It ended before the jump.
+        Failed = 3, "failed";
+    }
+}
+
+/// One phase, as the instar of `generation` saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Span {
+    /// Which phase.
+    #[n(0)]
+    pub name: Phase,
+    /// Who saw it.
+    #[n(1)]
+    pub generation: u32,
+    /// Machine time of its start.
+    #[n(2)]
+    pub start_ns: u64,
+    /// Machine time of its end.
+    #[n(3)]
+    pub end_ns: u64,
+}
+
+/// One core's cache flush.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct CoreFlush {
+    /// The core's number.
+    #[n(0)]
+    pub core: u32,
+    /// Machine time of its start.
+    #[n(1)]
+    pub start_ns: u64,
+    /// Machine time of its end.
+    #[n(2)]
+    pub end_ns: u64,
+    /// Time stamp counter cycles that it took.
+    #[n(3)]
+    pub cycles: u64,
+}
+
+/// The story of one replacement.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Timeline {
+    /// The trace id of all spans (W3C Trace Context).
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub trace_id: [u8; 16],
+    /// The span id of the span that all others are part of.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub root_span: [u8; 8],
+    /// The predecessor's version.
+    #[cbor(n(2), decode_with = "bounded::text::<_, MAX_VERSION>")]
+    pub from: String,
+    /// The successor's version.
+    #[cbor(n(3), decode_with = "bounded::text::<_, MAX_VERSION>")]
+    pub to: String,
+    /// The phases, in the order in which they ended.
+    #[cbor(n(4), decode_with = "bounded::list::<_, _, MAX_SPANS>")]
+    pub spans: Vec<Span>,
+    /// The flush of each core; empty when the policy did not flush.
+    #[cbor(n(5), decode_with = "bounded::list::<_, _, MAX_FLUSHES>")]
+    pub flushes: Vec<CoreFlush>,
+    /// How it ended.
+    #[n(6)]
+    pub outcome: Outcome,
+}
+
+impl Timeline {
+    /// A timeline in which nothing has happened yet.
+    #[must_use]
+    pub const fn new(trace_id: [u8; 16], root_span: [u8; 8], from: String, to: String) -> Self {
+        let outcome = Outcome::Pending;
+        Self {
+            trace_id,
+            root_span,
+            from,
+            to,
+            spans: Vec::new(),
+            flushes: Vec::new(),
+            outcome,
+        }
+    }
+
+    /// Adds a phase; one above [`MAX_SPANS`] is left out, so that the record can still be handed over.
+    pub fn record(&mut self, name: Phase, generation: u32, start_ns: u64, end_ns: u64) {
+        if self.spans.len() < MAX_SPANS {
+            self.spans.push(Span {
+                name,
+                generation,
+                start_ns,
+                end_ns,
+            });
+        }
+    }
+
+    /// How long a phase took, in nanoseconds, with all its spans; `None`: it has not been recorded.
+    #[must_use]
+    pub fn phase_ns(&self, phase: Phase) -> Option<u64> {
+        let mut total = None;
+        for span in self.spans.iter().filter(|span| span.name == phase) {
+            let length = span.end_ns.saturating_sub(span.start_ns);
+            total = Some(total.unwrap_or(0_u64).saturating_add(length));
+        }
+        total
+    }
+
+    /// How long nobody answered, in nanoseconds: from the end of quiesce, when the network goes off, to the end of the
+    /// first answer. `None` until both are known.
+    #[must_use]
+    pub fn blackout_ns(&self) -> Option<u64> {
+        let end_of = |phase| {
+            self.spans
+                .iter()
+                .rev()
+                .find(|span| span.name == phase)
+                .map(|span| span.end_ns)
+        };
+        end_of(Phase::FirstAnswer)?.checked_sub(end_of(Phase::Quiesce)?)
+    }
+
+    /// `phases_ms` of `/v1/status`.
+    #[must_use]
+    pub fn phases_ms(&self) -> PhasesMs {
+        let ms = |phase| self.phase_ns(phase).map(milliseconds);
+        PhasesMs {
+            receive: ms(Phase::Receive),
+            verify: ms(Phase::Verify),
+            stage: ms(Phase::Stage),
+            quiesce: ms(Phase::Quiesce),
+            stop: ms(Phase::Stop),
+            flush: ms(Phase::Flush),
+            start: ms(Phase::Start),
+            network: ms(Phase::Network),
+            first_answer: ms(Phase::FirstAnswer),
+        }
+    }
+
+    /// `last_replacement` of `/v1/status`.
+    #[must_use]
+    pub fn last_replacement(&self) -> LastReplacement<'_> {
+        let flush = |flush: &CoreFlush| FlushView {
+            core: flush.core,
+            cycles: flush.cycles,
+            ns: flush.end_ns.saturating_sub(flush.start_ns),
+        };
+        let span = |span: &Span| SpanView {
+            name: span.name.name(),
+            generation: span.generation,
+            start_ns: span.start_ns,
+            end_ns: span.end_ns,
+        };
+        LastReplacement {
+            trace_id: hex(&self.trace_id),
+            from: &self.from,
+            to: &self.to,
+            outcome: self.outcome.name(),
+            phases_ms: self.phases_ms(),
+            blackout_ms: self.blackout_ns().map(milliseconds),
+            flush: self.flushes.iter().map(flush).collect(),
+            spans: self.spans.iter().map(span).collect(),
+        }
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "2^53 ns are 104 days; beyond, a nanosecond does not matter"
+)]
+const fn milliseconds(ns: u64) -> f64 {
+    ns as f64 / 1e6
+}
+
+/// `phases_ms`: milliseconds; `None` until it is known.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "each field is the phase of its name")]
+pub struct PhasesMs {
+    pub receive: Option<f64>,
+    pub verify: Option<f64>,
+    pub stage: Option<f64>,
+    pub quiesce: Option<f64>,
+    pub stop: Option<f64>,
+    pub flush: Option<f64>,
+    pub start: Option<f64>,
+    pub network: Option<f64>,
+    pub first_answer: Option<f64>,
+}
+
+/// `last_replacement` of `/v1/status`, ready to serialise.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LastReplacement<'a> {
+    trace_id: String,
+    from: &'a str,
+    to: &'a str,
+    outcome: &'static str,
+    phases_ms: PhasesMs,
+    blackout_ms: Option<f64>,
+    flush: Vec<FlushView>,
+    spans: Vec<SpanView>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct FlushView {
+    core: u32,
+    cycles: u64,
+    ns: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct SpanView {
+    name: &'static str,
+    generation: u32,
+    start_ns: u64,
+    end_ns: u64,
+}
+
+#[cfg(test)]
+mod tests;

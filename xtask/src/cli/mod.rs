@@ -1,0 +1,45 @@
+//! The command line: one module a verb.
+
+mod build_app;
+mod keygen;
+
+use crate::exit::{self, Exit};
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// What all verbs share.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, about = "Instar's verbs", long_about = None)]
+#[command(max_term_width = 110, after_help = Exit::help())]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Build an application for the bare machine and pack it into a signed image
+    BuildApp(build_app::Options),
+    /// Make a release and an operator key pair (minisign's format)
+    Keygen(keygen::Options),
+}
+
+/// Runs the verb that the command line names.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments.verb) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            exit::report(&error);
+            exit::exit_of(&error).into()
+        }
+    }
+}
+
+fn run(verb: Verb) -> Result<Exit> {
+    match verb {
+        Verb::BuildApp(options) => build_app::run(options),
+        Verb::Keygen(options) => keygen::run(options),
+    }
+}

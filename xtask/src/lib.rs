@@ -1,0 +1,15 @@
+//! The verbs of `cargo xtask`, as a library: what the verbs do, the machine tests do too.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`cli`] | the command line, and what each verb prints |
+//! | [`exit`] | exit codes and errors that say what to do |
+//! | [`workspace`], [`build`], [`elf_check`] | from the source to a checked ELF |
+//! | [`keys`], [`image`] | key pairs; the signed archive |
+pub mod build;
+pub mod cli;
+pub mod elf_check;
+pub mod exit;
+pub mod image;
+pub mod keys;
+pub mod workspace;
