@@ -4,6 +4,7 @@
 //! judged before the first byte of the program is handed out, and the program's digest is checked before the
 //! end is announced.
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -127,6 +128,11 @@ impl ImageError {
             }
             Self::Truncated { .. } => "send the whole image again",
         }
+    }
+
+    /// Code, message and hint in one line.
+    pub fn line(&self) -> String {
+        format!("{}: {self}; {}", self.code(), self.hint())
     }
 }
 
@@ -399,14 +405,6 @@ fn take<'a>(input: &mut &'a [u8], most: usize) -> &'a [u8] {
     let (taken, rest) = input.split_at(most.min(input.len()));
     *input = rest;
     taken
-}
-
-/// What the errors say, as the text that a person sees.
-impl ImageError {
-    /// Code, message and hint in one line.
-    pub fn line(&self) -> String {
-        alloc::format!("{}: {self}; {}", self.code(), self.hint())
-    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,8 @@ use smoltcp::phy::Device;
 use smoltcp::time::{Duration, Instant};
 use spin::{Mutex, Once};
 
-use super::stack::{Configuration, Stack, Stats};
+use super::configuration::Configuration;
+use super::stack::{Stack, Stats};
 
 static DEFAULT: Once<&'static Shared> = Once::new();
 
