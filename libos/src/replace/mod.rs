@@ -4,6 +4,7 @@ use alloc::string::String;
 
 mod bounded;
 pub mod error;
+pub mod handover;
 pub mod order;
 pub mod timeline;
 
