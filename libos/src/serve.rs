@@ -38,7 +38,7 @@ pub(crate) async fn run(mut start: Start) {
     // Verifying and loading an image are work: not on the core that moves the packets, if there is another.
     let last = current::online().iter().last().unwrap_or(CoreId::BOOT);
     spawn_on(last, control::serve(machine)).detach();
-    telemetry::push::start(&start, machine.host_id());
+    telemetry::push::start(&start, machine);
 
     let Configuration { address, prefix, .. } = configuration;
     let image = &identity().manifest;

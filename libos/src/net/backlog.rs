@@ -41,11 +41,21 @@ pub struct ListenOptions {
     pub answers: bool,
 }
 
+impl ListenOptions {
+    /// For the control plane: few connections, 64 KiB of window for images, no application.
+    pub const CONTROL: ListenOptions = ListenOptions {
+        backlog: 3,
+        connections: 6,
+        tcp: TcpOptions::BULK,
+        answers: false,
+    };
+}
+
 impl Default for ListenOptions {
     fn default() -> Self {
         ListenOptions {
             backlog: 8,
-            connections: 32,
+            connections: 64,
             tcp: TcpOptions::default(),
             answers: true,
         }
@@ -93,13 +103,12 @@ impl Backlog {
     /// Adds a TCP socket if the bound allows it; a closing one gives way.
     pub fn add(&mut self, sockets: &mut SocketSet<'static>, options: TcpOptions) -> Option<SocketHandle> {
         if self.sockets >= self.limits.tcp_sockets {
+            // Only one whose data has all arrived: it waits for nothing but the peer's end.
             let index = self.closing.iter().position(|closing| {
-                matches!(
-                    sockets.get::<tcp::Socket>(closing.handle).state(),
-                    State::TimeWait | State::FinWait2
-                )
-            });
-            let closing = self.closing.remove(index.unwrap_or(0))?;
+                let state = sockets.get::<tcp::Socket>(closing.handle).state();
+                matches!(state, State::TimeWait | State::FinWait2)
+            })?;
+            let closing = self.closing.remove(index)?;
             self.remove(sockets, closing.handle);
         }
         let receive = tcp::SocketBuffer::new(vec![0; options.receive_buffer.clamp(1, 1 << 30)]);

@@ -35,7 +35,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Limits {
-            tcp_sockets: 128,
+            tcp_sockets: 160,
             closing: Duration::from_secs(10),
         }
     }

@@ -80,6 +80,16 @@ impl Machine {
         &self.flush
     }
 
+    /// The network that it serves on.
+    pub fn network(&self) -> &'static Shared {
+        self.network
+    }
+
+    /// Replacements since the cold boot: committed, and failed before the jump.
+    pub fn replacements(&self) -> (u64, u64) {
+        self.with(|state| (state.replacements, state.failures))
+    }
+
     /// Looks at or changes the state. No await, and no call that takes long.
     pub(super) fn with<R>(&self, action: impl FnOnce(&mut State) -> R) -> R {
         action(&mut self.state.lock())

@@ -8,19 +8,18 @@ mod identity;
 
 pub use identity::{Identity, identity};
 
-use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::Range;
 
 use hermit_entry::boot_info::{BootInfo, RawBootInfo};
 use loader::boot::{OwnedParameters, Region};
-use log::{info, warn};
+use log::warn;
 
 use crate::command_line::CommandLine;
 use crate::cpu::{ApicId, CoreId, apic, current, pen::Pen, random, registers, smp, stop, time};
 use crate::device::{acpi, serial};
 use crate::memory::chunks::{ChunkMap, Owner};
-use crate::memory::{self, CHUNK};
+use crate::memory;
 use crate::replace::handover::{self, Handover};
 use crate::task::executor;
 
@@ -149,7 +148,7 @@ fn chunk_map(ram: &[Range<u64>], own: &Region, predecessor: Option<&Handover>) -
         ram.iter().map(|region| (region.start, region.end.min(limit))).filter(|(start, end)| start < end).collect();
     let mut map = ChunkMap::new(&usable);
     let mut mark = |range: Range<u64>, owner| {
-        if let Err(error) = map.mark(range, owner) {
+        if let Err(error) = map.mark(&range, owner) {
             panic!("the memory map does not agree with the loader: {error}");
         }
     };
@@ -195,7 +194,8 @@ extern "C" fn run_tasks() -> ! {
     executor::run()
 }
 
-/// Makes an `async fn` the application of this image.
+/// Makes an `async fn` the application of this image. The crate begins with `#![no_main]` and
+/// `#![cfg_attr(metal, no_std)]`.
 ///
 /// ```ignore
 /// libos::main!(main);
@@ -213,12 +213,16 @@ macro_rules! main {
             $crate::start::Application::new($main())
         }
 
+        // On the host there is nothing to run: say what to do instead.
         #[cfg(not(metal))]
-        fn main() {
-            let _ = $main;
-            ::std::eprintln!("this is an image for a bare machine: build it with `cargo xtask build-app {}`", env!("CARGO_PKG_NAME"));
-            ::std::process::exit(2);
-        }
+        const _: () = {
+            #[unsafe(no_mangle)]
+            extern "C" fn main() -> i32 {
+                let _ = $main;
+                ::std::eprintln!("this is an image for a bare machine: cargo xtask build-app {}", env!("CARGO_PKG_NAME"));
+                2
+            }
+        };
     };
 }
 

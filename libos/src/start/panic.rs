@@ -6,7 +6,9 @@ use core::time::Duration;
 
 use x86_64::instructions::port::Port;
 
-use crate::cpu::{current, registers, time};
+#[cfg(metal)]
+use crate::cpu::current;
+use crate::cpu::{registers, time};
 use crate::device::serial;
 
 #[cfg(metal)]

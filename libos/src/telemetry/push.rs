@@ -83,7 +83,7 @@ async fn run(machine: &'static Machine, endpoint: Endpoint, headers: Vec<(String
                     Err(_) => Err(Failure::TimedOut),
                 };
                 let now = time::now().0;
-                if !matches!(&result, Ok(response) if response.keep_alive) {
+                if !matches!(&result, Ok(response) if response.reusable) {
                     connection = None;
                 }
                 sink::with_exporter(|exporter| match result {

@@ -45,7 +45,7 @@ struct Sink {
 static RECORDS: Mutex<VecDeque<Kept>> = Mutex::new(VecDeque::new());
 static SINK: Mutex<Option<Sink>> = Mutex::new(None);
 /// Told when there is something to send.
-pub(super) static WORK: spin::Lazy<Notify> = spin::Lazy::new(Notify::default);
+pub(super) static WORK: Notify = Notify::new();
 
 /// Keeps a log record until it is sent; the oldest goes when there are too many.
 pub(crate) fn record(now: time::Instant, record: &log::Record<'_>) {
@@ -242,8 +242,8 @@ fn flushes(timeline: &Timeline, generation: u32) -> Vec<span::Span> {
     let of_core = |flush: &crate::replace::timeline::CoreFlush| {
         let id = trace_id.span_id(generation.into(), FIRST + flush.core);
         span::Span::new("flush core", trace_id, id, Some(flush_span), flush.start_ns, flush.end_ns)
-            .with(names::CORE, i64::from(flush.core))
-            .with(names::FLUSH_CYCLES, i64::try_from(flush.cycles).unwrap_or(i64::MAX))
+            .with(names::CORE, u64::from(flush.core))
+            .with(names::FLUSH_CYCLES, flush.cycles)
     };
     timeline.flushes.iter().map(of_core).collect()
 }

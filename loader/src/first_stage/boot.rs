@@ -14,7 +14,7 @@ use loader::{boot, elf, jump, load};
 
 use crate::machine::{Machine, MachineError, Physical, Rsdp, reachable};
 use crate::serial::Serial;
-use crate::{multiboot, places, pvh, random};
+use crate::{places, random};
 
 /// The roots of trust, baked in: whoever can change the command line must not be able to change them.
 const RELEASE_KEY: Option<&str> = option_env!("INSTAR_RELEASE_KEY");
@@ -75,11 +75,7 @@ extern "C" fn first_stage(magic: u32, info: u32) -> ! {
 fn start(magic: u32, info: u64) -> Result<core::convert::Infallible, BootError> {
     let (release_key, key) = trusted("release key", RELEASE_KEY)?;
     let (operator_key, _) = trusted("operator key", OPERATOR_KEY)?;
-    let mut machine = match magic {
-        pvh::MAGIC => pvh::read(&Mapped, info)?,
-        multiboot::MAGIC => multiboot::read(&Mapped, info)?,
-        other => return Err(MachineError::Magic(other).into()),
-    };
+    let mut machine = Machine::read(&Mapped, magic, info)?;
     let Region { start, end } = machine.module.ok_or(BootError::NoModule)?;
     let size = end.checked_sub(start).ok_or(BootError::Module { start, end })?;
     machine.take(start, size);
@@ -111,9 +107,9 @@ fn trusted(what: &'static str, text: Option<&'static str>) -> Result<(&'static s
 
 /// The manifest's text and the program of an image in memory.
 fn verify(key: PublicKey, archive: &[u8]) -> Result<(String, &[u8]), ImageError> {
-    // The archive is in memory already, and a cold boot has no floor yet.
+    // The archive is in memory already: its size needs no limit. A cold boot has no floor yet.
     let limits = Limits {
-        elf_bytes: archive.len() as u64,
+        elf_bytes: u64::MAX,
         security_floor: 0,
     };
     let mut reader = Reader::new(key, limits);

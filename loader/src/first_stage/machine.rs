@@ -5,6 +5,8 @@ use alloc::vec::Vec;
 
 use loader::boot::Region;
 
+use crate::{multiboot, pvh};
+
 /// The longest command line, in bytes.
 const MAX_LINE: u64 = 4096;
 /// The most entries that are read of any list.
@@ -92,6 +94,15 @@ pub fn reachable(address: u64, size: u64) -> bool {
 }
 
 impl Machine {
+    /// Reads what the protocol with this magic number left at `info`.
+    pub fn read(physical: &impl Physical, magic: u32, info: u64) -> Result<Self, MachineError> {
+        match magic {
+            pvh::MAGIC => pvh::read(physical, info),
+            multiboot::MAGIC => multiboot::read(physical, info),
+            other => Err(MachineError::Magic(other)),
+        }
+    }
+
     /// Adds a line of the memory map.
     pub fn add_region(&mut self, start: u64, size: u64, usable: bool) {
         let region = Region {
@@ -137,6 +148,18 @@ pub mod tests {
         assert_eq!(Memory(vec![b'x'; 9000]).text(0x1000).len(), 4096);
         assert_eq!(Memory(b"ab".to_vec()).text(0x1000), "ab");
         assert_eq!(Memory(Vec::new()).text(u64::MAX), "");
+    }
+
+    #[test]
+    fn knows_its_protocols() {
+        let read = |magic| Machine::read(&Memory(vec![0; 100]), magic, 0x1000);
+        assert_eq!(read(0), Err(MachineError::Magic(0)));
+        // The structure has a magic number of its own, which is missing here.
+        assert_eq!(read(pvh::MAGIC), Err(MachineError::Magic(0)));
+        assert!(matches!(
+            read(multiboot::MAGIC),
+            Err(MachineError::Structure { .. })
+        ));
     }
 
     #[test]

@@ -274,15 +274,19 @@ fn names_are_resolved() {
             );
             assert_eq!(resolve_on(a, "other.example").await, Err(ResolveError::NotFound));
         }
-        // Given up by who asked: nothing is left, and the ninth at a time is refused.
+        // Given up by who asked: nothing is left; and the ninth at a time is refused.
         for _ in 0..20 {
-            let soon = world.clock.now() + Duration::from_micros(1);
-            assert!(
-                within(&world.clock, soon, resolve_on(a, "known.example"))
-                    .await
-                    .is_some()
+            assert_eq!(
+                within(&world.clock, world.clock.now(), resolve_on(a, "known.example")).await,
+                None
             );
         }
+        let mut questions: Vec<_> = (0..9).map(|_| Box::pin(resolve_on(a, "known.example"))).collect();
+        for (index, question) in questions.iter_mut().enumerate() {
+            let answer = within(&world.clock, world.clock.now(), question).await;
+            assert_eq!(answer, (index == 8).then_some(Err(ResolveError::Busy)));
+        }
+        drop(questions);
         assert_eq!(a.with(|stack| stack.queries), 0);
     });
 }

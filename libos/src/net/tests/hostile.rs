@@ -158,8 +158,8 @@ fn recorded() -> Vec<Vec<u8>> {
             .unwrap();
         world.sleep(Duration::from_secs(1)).await;
     });
-    let record = record.lock().unwrap().clone();
-    record
+    let frames = record.lock().unwrap();
+    frames.clone()
 }
 
 #[test]

@@ -85,7 +85,7 @@ fn requests_over_tcp() {
                 .await
                 .unwrap();
             assert!(answer(&mut stream).await.ends_with("GET /c 0"));
-            assert!(b.stats().tcp_sockets <= 128 && a.stats().tcp_sockets <= 128);
+            assert!(b.stats().tcp_sockets <= 160 && a.stats().tcp_sockets <= 160);
         }
         // A stopping network ends each connection after the answer under way.
         b.stop_accepting();
