@@ -115,11 +115,10 @@ impl ChunkMap {
     ///
     /// Every place where they fit is equally likely: `random` decides (where an image is loaded should not be
     /// foreseeable). `None`: there is no such place, or `count` is 0.
-    pub fn take_run(&mut self, count: usize, owner: Owner, random: u64, below: u64) -> Option<Range<u64>> {
+    pub fn take_run(&mut self, count: u64, owner: Owner, below: u64, random: u64) -> Option<Range<u64>> {
         if count == 0 {
             return None;
         }
-        let count = count as u64;
         let fits = |run: &Range<u64>| {
             let end = run.end.min(below / CHUNK_BYTES);
             (end.saturating_sub(run.start) + 1).saturating_sub(count)

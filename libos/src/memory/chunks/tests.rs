@@ -56,7 +56,7 @@ fn strange_regions_do_no_harm() {
         let mut map = ChunkMap::new(regions);
         assert_eq!(map.counts().total, 0, "{regions:?}");
         assert_eq!(map.take_one(Owner::Own), None);
-        assert_eq!(map.take_run(1, Owner::Own, 7, u64::MAX), None);
+        assert_eq!(map.take_run(1, Owner::Own, u64::MAX, 7), None);
     }
     let map = ChunkMap::new(&[(0, u64::MAX)]);
     assert_eq!(map.counts().total, MAX_CHUNKS);
@@ -69,7 +69,7 @@ fn every_place_of_a_run_is_reached_and_no_other() {
     for random in 0..50 {
         let range = map
             .clone()
-            .take_run(3, Owner::Staged, random, u64::MAX)
+            .take_run(3, Owner::Staged, u64::MAX, random)
             .expect("it fits");
         *seen.entry(range.start / CHUNK_BYTES).or_insert(0) += 1;
         assert_eq!(range.end - range.start, 3 * CHUNK_BYTES);
@@ -83,13 +83,13 @@ fn the_upper_bound_holds() {
     for random in 0..100 {
         let range = map
             .clone()
-            .take_run(2, Owner::Staged, random, 9 * MIB)
+            .take_run(2, Owner::Staged, 9 * MIB, random)
             .expect("it fits");
         assert!(range.end <= 8 * MIB);
     }
-    assert_eq!(map.take_run(5, Owner::Staged, 0, 12 * MIB), None);
-    assert_eq!(map.take_run(0, Owner::Staged, 0, u64::MAX), None);
-    assert_eq!(map.take_run(usize::MAX, Owner::Staged, 0, u64::MAX), None);
+    assert_eq!(map.take_run(5, Owner::Staged, 12 * MIB, 0), None);
+    assert_eq!(map.take_run(0, Owner::Staged, u64::MAX, 0), None);
+    assert_eq!(map.take_run(u64::MAX, Owner::Staged, u64::MAX, 0), None);
     assert_eq!(map.take_one(Owner::Own), Some(chunks(47..48)));
 }
 
@@ -144,7 +144,7 @@ fn only_what_is_taken_is_released() {
 fn a_replacement_from_stage_to_commit() {
     let mut map = ChunkMap::new(&[(0, 64 * MIB)]);
     map.take_one(Owner::Own).expect("the first heap");
-    map.take_run(2, Owner::Staged, 12345, u64::MAX)
+    map.take_run(2, Owner::Staged, u64::MAX, 12345)
         .expect("a staged image");
     assert_eq!(
         (
@@ -170,7 +170,7 @@ fn a_replacement_from_stage_to_commit() {
 /// What may be done to a map.
 #[derive(Clone, Debug)]
 enum Step {
-    Run(usize, Owner, u64, u64),
+    Run(u64, Owner, u64, u64),
     One(Owner),
     Release(usize),
     Mark(Range<u64>, Owner),
@@ -180,7 +180,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let owner = || (0_usize..3).prop_map(|index| OWNERS[index]);
     prop_oneof![
-        (0_usize..9, owner(), any::<u64>(), 0_u64..300 * MIB).prop_map(|(n, o, r, b)| Step::Run(n, o, r, b)),
+        (0_u64..9, owner(), any::<u64>(), 0_u64..300 * MIB).prop_map(|(n, o, r, b)| Step::Run(n, o, b, r)),
         owner().prop_map(Step::One),
         any::<usize>().prop_map(Step::Release),
         (0_u64..300 * MIB, 0_u64..9 * MIB, owner()).prop_map(|(at, n, o)| Step::Mark(at..at + n, o)),
@@ -200,9 +200,9 @@ proptest! {
         let mut taken: BTreeMap<u64, Owner> = BTreeMap::new();
         for step in steps {
             match step {
-                Step::Run(count, owner, random, below) => {
-                    if let Some(range) = map.take_run(count, owner, random, below) {
-                        prop_assert!(range.end <= below && (range.end - range.start) == count as u64 * CHUNK_BYTES);
+                Step::Run(count, owner, below, random) => {
+                    if let Some(range) = map.take_run(count, owner, below, random) {
+                        prop_assert!(range.end <= below && (range.end - range.start) == count * CHUNK_BYTES);
                         for chunk in range.start / CHUNK_BYTES..range.end / CHUNK_BYTES {
                             prop_assert!(taken.insert(chunk, owner).is_none(), "given out twice");
                         }
