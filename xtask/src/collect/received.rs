@@ -329,3 +329,35 @@ impl Received {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut received = Received::default();
+        let source = Arc::new(Source::default());
+        for number in 0..100u64 {
+            let span = Span {
+                source: source.clone(),
+                trace_id: "t".into(),
+                span_id: number.to_string(),
+                parent: None,
+                name: "x".into(),
+                start_ns: 0,
+                end_ns: 0,
+                attributes: serde_json::Map::new(),
+                events: Vec::new(),
+                error: None,
+            };
+            received.take(vec![(Item::Span(Arc::new(span)), 1 << 20)]);
+        }
+        assert_eq!(
+            (received.items().count(), received.forgotten(), received.end()),
+            (63, 37, 100)
+        );
+        assert_eq!(received.since(98).len(), 2);
+        assert_eq!(received.since(0).len(), 63);
+    }
+}

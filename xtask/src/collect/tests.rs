@@ -1,4 +1,3 @@
-use super::received::{Item, Source, Span};
 use super::show::Show;
 use super::*;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
@@ -17,7 +16,6 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span as W
 use prost::Message;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::Arc;
 
 pub(super) const SOON: Duration = Duration::from_secs(10);
 pub(super) const ANY: &str = "127.0.0.1:0";
@@ -348,33 +346,6 @@ fn spans_with_invalid_ids_are_a_partial_success() {
         (200, 1)
     );
     assert_eq!(collector.received().spans().count(), 1);
-}
-
-#[test]
-fn memory_is_bounded() {
-    let mut received = Received::default();
-    let source = Arc::new(Source::default());
-    for number in 0..100u64 {
-        let span = Span {
-            source: source.clone(),
-            trace_id: "t".into(),
-            span_id: number.to_string(),
-            parent: None,
-            name: "x".into(),
-            start_ns: 0,
-            end_ns: 0,
-            attributes: serde_json::Map::new(),
-            events: Vec::new(),
-            error: None,
-        };
-        received.take(vec![(Item::Span(Arc::new(span)), 1 << 20)]);
-    }
-    assert_eq!(
-        (received.items().count(), received.forgotten(), received.end()),
-        (63, 37, 100)
-    );
-    assert_eq!(received.since(98).len(), 2);
-    assert_eq!(received.since(0).len(), 63);
 }
 
 #[test]
