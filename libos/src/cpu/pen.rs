@@ -52,6 +52,7 @@ pub struct Header {
 impl Header {
     pub(super) const X2APIC: usize = core::mem::offset_of!(Self, x2apic);
     pub(super) const APIC_BASE: usize = core::mem::offset_of!(Self, apic_base);
+    pub(super) const PAGE_TABLES: usize = core::mem::offset_of!(Self, page_tables);
     pub(super) const CORES: usize = core::mem::offset_of!(Self, cores);
     pub(super) const SLOTS: usize = core::mem::offset_of!(Self, slots);
     pub(super) const ENTRY: usize = core::mem::offset_of!(Self, entry);

@@ -212,7 +212,11 @@ unsafe extern "C" fn enter_pen(slot: u64, header: u64, context: *mut Context, en
         "mov [rdx + 8], rsp",
         "mov rax, cr3",
         "mov [rdx], rax",
+        // In this image's tables the pen is data: nothing there can be executed.
+        "mov rax, [rsi + {page_tables}]",
+        "mov cr3, rax",
         "jmp rcx",
+        page_tables = const Header::PAGE_TABLES,
     )
 }
 
