@@ -6,6 +6,10 @@
 
 use std::fmt;
 
+mod plugin;
+
+pub use plugin::Witness;
+
 /// What an instruction was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

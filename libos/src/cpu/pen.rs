@@ -15,7 +15,7 @@ use super::{apic, tables, vector};
 /// Where a machine's first instar makes the pen.
 const ADDRESS: u64 = 0x1_0000;
 const MAGIC: u64 = u64::from_le_bytes(*b"INSTRPEN");
-const VERSION: u32 = 1;
+
 const PAGE: u64 = 4096;
 
 /// Pages before the slots: header and code, GDT, IDT, page tables (1 + 1 + 4).
@@ -52,6 +52,7 @@ pub struct Header {
 impl Header {
     pub(super) const X2APIC: usize = core::mem::offset_of!(Self, x2apic);
     pub(super) const APIC_BASE: usize = core::mem::offset_of!(Self, apic_base);
+    pub(super) const PAGE_TABLES: usize = core::mem::offset_of!(Self, page_tables);
     pub(super) const CORES: usize = core::mem::offset_of!(Self, cores);
     pub(super) const SLOTS: usize = core::mem::offset_of!(Self, slots);
     pub(super) const ENTRY: usize = core::mem::offset_of!(Self, entry);
@@ -228,6 +229,9 @@ pub enum PenError {
 }
 
 impl Pen {
+    /// Version of the layout.
+    pub const VERSION: u32 = 1;
+
     /// How many bytes a pen for `cores` takes.
     pub fn bytes(cores: usize) -> u64 {
         (FIXED_PAGES + cores as u64) * PAGE
@@ -283,7 +287,7 @@ impl Pen {
 
             *header = Header {
                 magic: MAGIC,
-                version: VERSION,
+                version: Self::VERSION,
                 cores: apics.len() as u32,
                 page_tables: level4 as u64,
                 slots,
@@ -313,7 +317,7 @@ impl Pen {
         let header = address as *mut Header;
         // SAFETY: the caller says that this is RAM.
         let (magic, version, count) = unsafe { ((*header).magic, (*header).version, (*header).cores) };
-        if magic != MAGIC || version < VERSION || count as usize != cores {
+        if magic != MAGIC || version < Self::VERSION || count as usize != cores {
             return Err(PenError::Unknown(address));
         }
         Ok(Self { header })
@@ -347,24 +351,21 @@ impl Pen {
         unsafe { &*(address as *const Slot) }
     }
 
-    /// Wakes `core` from the pen at `entry`. Returns false if it did not go before `patience` ran out.
-    pub fn wake(self, core: CoreId, entry: u64, mut patience: impl FnMut() -> bool) -> bool {
+    /// Calls `core` out of the pen to `entry`. It has gone when its slot's command is 0 again.
+    pub fn call(self, core: CoreId, entry: u64) {
         let slot = self.slot(core);
         slot.vector.store(entry, Ordering::Relaxed);
         slot.command.store(1, Ordering::SeqCst);
         apic::send(ApicId(slot.apic), apic::Delivery::Fixed(vector::WAKE));
-        while slot.command.load(Ordering::SeqCst) != 0 {
-            if !patience() {
-                slot.command.store(0, Ordering::SeqCst);
-                return false;
-            }
-            core::hint::spin_loop();
-        }
-        true
     }
 }
 
 impl Slot {
+    /// Has this slot's core not yet followed the last call?
+    pub fn is_called(&self) -> bool {
+        self.command.load(Ordering::SeqCst) != 0
+    }
+
     /// Does this slot's core wait in the pen?
     pub fn is_present(&self) -> bool {
         self.present.load(Ordering::SeqCst) == 1

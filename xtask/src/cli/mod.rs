@@ -26,6 +26,8 @@ struct Arguments {
 enum Verb {
     /// Build an application for the bare machine and pack it into a signed image
     BuildApp(build_app::Options),
+    /// Receive and print what machines report (OTLP/HTTP)
+    Collect(crate::collect::Options),
     /// Start a virtual machine with an application or an image in it
     Run(run::Options),
     /// Push an image to a running machine and replace its image with it
@@ -56,6 +58,7 @@ pub fn main() -> ExitCode {
 fn run(verb: Verb) -> Result<Exit> {
     match verb {
         Verb::BuildApp(options) => build_app::run(options),
+        Verb::Collect(options) => crate::collect::main(&options).map(|()| Exit::Ok),
         Verb::Run(options) => run::run(options),
         Verb::Upgrade(options) => upgrade::run(options),
         Verb::Status(options) => status::run(options),

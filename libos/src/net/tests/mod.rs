@@ -1,5 +1,8 @@
 //! Two stacks joined by memory.
 
-pub mod frames;
+mod address;
+mod frames;
+mod hostile;
 mod sockets;
+mod web;
 pub mod world;
