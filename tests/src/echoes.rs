@@ -31,7 +31,7 @@ pub struct Asking {
 }
 
 /// How long after the last question an answer may still come.
-const LATE: Duration = Duration::from_secs(5);
+const LATE: Duration = Duration::from_secs(2);
 
 impl Asking {
     /// Asks every `interval` from now on.

@@ -8,19 +8,21 @@ use crate::{
     prepared::{PREPARED, Prepared},
 };
 use serde_json::Value;
+use serial::Serial;
 use std::{
     ffi::OsString,
-    fmt::Write as _,
-    io::{self, BufRead, BufReader},
+    fs::{self, File},
+    io,
     net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
-    path::{Path, PathBuf},
-    process::{Child, ChildStdout, Command, Stdio},
-    sync::{Arc, Condvar, Mutex, PoisonError},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
 mod disk;
+mod serial;
 
 /// The longest that booting or replacing may take, on the slowest computer that tests should pass on.
 pub const DEADLINE: Duration = Duration::from_secs(120);
@@ -81,18 +83,8 @@ pub struct Machine {
     pub control: SocketAddr,
     /// Images and keys that this machine believes.
     pub prepared: &'static Prepared,
-}
-
-#[derive(Default)]
-struct Serial {
-    lines: Mutex<Lines>,
-    more: Condvar,
-}
-
-#[derive(Default)]
-struct Lines {
-    all: Vec<String>,
-    ended: bool,
+    /// One machine at a time, whatever runs the tests: two would measure each other.
+    _turn: File,
 }
 
 impl Setup {
@@ -115,6 +107,7 @@ impl Setup {
     #[must_use]
     pub fn start(&self) -> Machine {
         let prepared = &*PREPARED;
+        let turn = turn();
         let [http, control] = [0; 2].map(|_| free(TcpListener::bind(ANY).and_then(|port| port.local_addr())));
         let echo = free(UdpSocket::bind(ANY).and_then(|port| port.local_addr()));
         let mut command = Command::new("qemu-system-x86_64");
@@ -156,6 +149,7 @@ impl Setup {
             echo,
             control,
             prepared,
+            _turn: turn,
         }
     }
 
@@ -183,24 +177,16 @@ impl Setup {
 
 const ANY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 
-fn free(port: io::Result<SocketAddr>) -> SocketAddr {
-    port.expect("a free port")
+/// Waits for the turn of this machine; it lasts until the file is closed.
+fn turn() -> File {
+    let path = scratch_directory().join("turn");
+    let file = File::create(&path).expect("a lock file");
+    file.lock().expect("the lock");
+    file
 }
 
-impl Serial {
-    fn read(&self, output: ChildStdout) {
-        let mut output = BufReader::new(output);
-        let mut line = Vec::new();
-        // A line may hold anything: stage codes, and whatever firmware prints.
-        while output.read_until(b'\n', &mut line).is_ok_and(|bytes| bytes > 0) {
-            let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-            lines.all.push(String::from_utf8_lossy(&line).trim_end().into());
-            self.more.notify_all();
-            line.clear();
-        }
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner).ended = true;
-        self.more.notify_all();
-    }
+fn free(port: io::Result<SocketAddr>) -> SocketAddr {
+    port.expect("a free port")
 }
 
 impl Machine {
@@ -209,44 +195,23 @@ impl Machine {
     /// # Panics
     /// If none comes in time, or the machine ends.
     pub fn wait_line(&self, words: &str) -> String {
-        let deadline = Instant::now() + DEADLINE;
-        let mut lines = self.serial.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut seen = 0;
-        loop {
-            if let Some(line) = lines.all[seen..].iter().find(|line| line.contains(words)) {
-                return line.clone();
-            }
-            seen = lines.all.len();
-            let left = deadline.saturating_duration_since(Instant::now());
-            assert!(
-                !lines.ended && !left.is_zero(),
-                "the machine did not say: {words}"
-            );
-            lines = self
-                .serial
-                .more
-                .wait_timeout(lines, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-        }
+        self.serial
+            .wait(words, DEADLINE)
+            .unwrap_or_else(|| panic!("the machine did not say: {words}"))
     }
 
     /// What the machine has said so far.
     #[must_use]
     pub fn said(&self) -> String {
-        let lines = self.serial.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.all.iter().fold(String::new(), |mut text, line| {
-            let _ = writeln!(text, "{line}");
-            text
-        })
+        self.serial.text()
     }
 
     /// `/v1/status`.
     ///
     /// # Errors
     /// When there is no answer.
-    pub fn try_status(&self) -> io::Result<Value> {
-        let answer = clients::request(self.control, "GET", "/v1/status", b"")?;
+    pub fn try_status(&self, patience: Duration) -> io::Result<Value> {
+        let answer = clients::request_within(self.control, "GET", "/v1/status", b"", patience)?;
         match answer.status {
             200 => Ok(answer.json()),
             other => Err(io::Error::other(format!("status {other}: {}", answer.body))),
@@ -259,7 +224,8 @@ impl Machine {
     /// If it does not.
     #[must_use]
     pub fn status(&self) -> Value {
-        self.try_status().expect("the machine tells its status")
+        self.try_status(clients::PATIENCE)
+            .expect("the machine tells its status")
     }
 
     /// Asks until the status is as it should be.
@@ -270,12 +236,11 @@ impl Machine {
         let deadline = Instant::now() + DEADLINE;
         let mut last = None;
         while Instant::now() < deadline {
-            last = Some(self.try_status());
-            match &last {
-                Some(Ok(status)) if right(status) => return status.clone(),
-                // Between two instars nobody answers: do not ask in a tight loop.
-                Some(Err(_)) => thread::yield_now(),
-                _ => {}
+            // A connection that is opened between two instars is answered late, if at all: ask anew before that.
+            let status = self.try_status(Duration::from_secs(2));
+            match status {
+                Ok(status) if right(&status) => return status,
+                other => last = Some(other),
             }
         }
         panic!("{what} did not come; last: {last:?}");
@@ -385,10 +350,14 @@ impl Drop for Machine {
     }
 }
 
-/// A file for one test, in cargo's own place for such.
+/// A file of this test's own.
 #[must_use]
 pub fn scratch(name: &str) -> PathBuf {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/machine-tests");
-    std::fs::create_dir_all(&directory).expect("a place for scratch files");
-    directory.join(format!("{}-{name}", std::process::id()))
+    scratch_directory().join(format!("{}-{name}", std::process::id()))
+}
+
+fn scratch_directory() -> PathBuf {
+    let directory = xtask::workspace::out_dir().join("machine-tests");
+    fs::create_dir_all(&directory).expect("a place for scratch files");
+    directory
 }
