@@ -3,13 +3,16 @@
 
 extern crate alloc;
 
+pub mod clock;
 pub mod command_line;
 pub mod confidential;
 pub mod cpu;
 pub mod device;
+pub mod http;
 pub mod memory;
 pub mod net;
 pub mod replace;
+mod serve;
 pub mod start;
 pub mod task;
 pub mod telemetry;

@@ -75,7 +75,7 @@ pub struct OwnedParameters {
     pub handover: Option<Region>,
 }
 
-/// What [`write`] left.
+/// What [`write()`] left.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WrittenBoot {
     /// Where the image finds its `RawBootInfo`.
@@ -127,7 +127,7 @@ pub enum ReadError {
     Value(&'static str),
 }
 
-/// Enough bytes for [`write`].
+/// Enough bytes for [`write()`].
 pub fn space(parameters: &Parameters<'_>) -> u64 {
     let texts = [
         parameters.command_line,
@@ -267,7 +267,7 @@ pub fn tree_bytes(header: &[u8]) -> Result<usize, ReadError> {
     tree::size(header)
 }
 
-/// Reads the device tree that [`write`] wrote. Bytes behind the tree do not matter.
+/// Reads the device tree that [`write()`] wrote. Bytes behind the tree do not matter.
 ///
 /// # Errors
 /// [`ReadError`] if it is none, or if something is missing that an image needs.

@@ -6,6 +6,8 @@
 //! only relative relocations, and only into writable memory. The layouts are those of the System V gABI, chapters 4
 //! and 5.
 
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::Range;
 
@@ -145,6 +147,11 @@ impl ElfError {
     /// What whoever built the program can do.
     pub fn hint(&self) -> &'static str {
         "build the program with `cargo xtask build-app`, which links it as a loader needs it"
+    }
+
+    /// Code, message and hint in one line.
+    pub fn line(&self) -> String {
+        format!("{}: {self}; {}", self.code(), self.hint())
     }
 }
 

@@ -4,6 +4,7 @@
 //! judged before the first byte of the program is handed out, and the program's digest is checked before the
 //! end is announced.
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -128,26 +129,10 @@ impl ImageError {
             Self::Truncated { .. } => "send the whole image again",
         }
     }
-}
 
-impl SignatureError {
-    /// The code of `docs/interfaces.md`.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::Format { .. } | Self::LegacyAlgorithm => "bad-signature-format",
-            Self::WrongKey { .. } => "wrong-key",
-            Self::Wrong | Self::TrustedComment => "wrong-signature",
-        }
-    }
-
-    /// What whoever signed can do.
-    pub fn hint(&self) -> &'static str {
-        match self {
-            Self::Format { .. } => "sign with `minisign -S` or `cargo xtask`",
-            Self::LegacyAlgorithm => "sign without minisign's option -l",
-            Self::WrongKey { .. } => "sign with the key that this machine trusts",
-            Self::Wrong | Self::TrustedComment => "sign again: the file was changed after it had been signed",
-        }
+    /// Code, message and hint in one line.
+    pub fn line(&self) -> String {
+        format!("{}: {self}; {}", self.code(), self.hint())
     }
 }
 
@@ -399,14 +384,6 @@ fn take<'a>(input: &mut &'a [u8], most: usize) -> &'a [u8] {
     let (taken, rest) = input.split_at(most.min(input.len()));
     *input = rest;
     taken
-}
-
-/// What the errors say, as the text that a person sees.
-impl ImageError {
-    /// Code, message and hint in one line.
-    pub fn line(&self) -> String {
-        alloc::format!("{}: {self}; {}", self.code(), self.hint())
-    }
 }
 
 #[cfg(test)]

@@ -22,3 +22,5 @@ pub mod signature;
 pub mod signed;
 #[cfg(any(test, feature = "test-support"))]
 pub mod testing;
+#[cfg(metal)]
+mod unwind;

@@ -66,6 +66,27 @@ pub enum SignatureError {
     TrustedComment,
 }
 
+impl SignatureError {
+    /// The code of `docs/interfaces.md`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Format { .. } | Self::LegacyAlgorithm => "bad-signature-format",
+            Self::WrongKey { .. } => "wrong-key",
+            Self::Wrong | Self::TrustedComment => "wrong-signature",
+        }
+    }
+
+    /// What whoever signed can do.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Format { .. } => "sign with `minisign -S` or `cargo xtask`",
+            Self::LegacyAlgorithm => "sign without minisign's option -l",
+            Self::WrongKey { .. } => "sign with the key that this machine trusts",
+            Self::Wrong | Self::TrustedComment => "sign again: the file was changed after it had been signed",
+        }
+    }
+}
+
 impl PublicKey {
     /// Reads the second line of a minisign public key file.
     ///

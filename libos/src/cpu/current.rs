@@ -117,7 +117,7 @@ impl Core {
     }
 
     /// Highest address of its stack.
-    pub(super) fn stack_top(&self) -> u64 {
+    pub(crate) fn stack_top(&self) -> u64 {
         self.stack.top()
     }
 }

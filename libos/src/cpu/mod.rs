@@ -47,3 +47,17 @@ pub(crate) fn start_others(pen: pen::Pen) -> CoreSet {
     smp::start_others(pen, crate::memory::page_tables());
     current::online()
 }
+
+/// What this processor is, for the flush policy.
+pub fn platform() -> crate::confidential::platform::Platform {
+    struct ThisCore;
+    impl crate::confidential::platform::Probe for ThisCore {
+        fn cpuid(&self, leaf: u32, sub: u32) -> core::arch::x86_64::CpuidResult {
+            core::arch::x86_64::__cpuid_count(leaf, sub)
+        }
+        fn rdmsr(&self, index: u32) -> Option<u64> {
+            registers::try_read_msr(index)
+        }
+    }
+    crate::confidential::platform::Platform::detect(&ThisCore)
+}

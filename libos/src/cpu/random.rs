@@ -83,12 +83,10 @@ unsafe fn retry(mut step: impl FnMut(&mut u64) -> i32) -> Option<u64> {
 
 #[target_feature(enable = "rdseed")]
 fn rdseed(word: &mut u64) -> i32 {
-    // SAFETY: the target feature is on, which the caller has asked CPUID for.
-    unsafe { _rdseed64_step(word) }
+    _rdseed64_step(word)
 }
 
 #[target_feature(enable = "rdrand")]
 fn rdrand(word: &mut u64) -> i32 {
-    // SAFETY: as above.
-    unsafe { _rdrand64_step(word) }
+    _rdrand64_step(word)
 }

@@ -17,13 +17,15 @@ const PATIENCE: Duration = Duration::from_secs(1);
 // Real mode to 64-bit mode, and to the pen. Copied to TRAMPOLINE; `trampoline_pen` and `trampoline_tables` are filled in.
 global_asm!(
     ".balign 16",
+    ".set trampoline_gdtr_offset, trampoline_gdtr - trampoline",
+    ".set trampoline_tables_address, {address} + trampoline_tables - trampoline",
     "trampoline:",
     ".code16",
     "cli",
     "cld",
     "mov ax, cs",
     "mov ds, ax",
-    "lgdtd [trampoline_gdtr - trampoline]",
+    "lgdtd [trampoline_gdtr_offset]",
     "mov eax, cr0",
     "or eax, 1",
     "mov cr0, eax",
@@ -39,7 +41,7 @@ global_asm!(
     "mov eax, cr4",
     "or eax, 0x620", // PAE, OSFXSR, OSXMMEXCPT
     "mov cr4, eax",
-    "mov eax, [{address} + trampoline_tables - trampoline]",
+    "mov eax, [trampoline_tables_address]",
     "mov cr3, eax",
     "mov ecx, 0xc0000080", // EFER: long mode, no-execute
     "rdmsr",

@@ -19,18 +19,34 @@ pub const CHUNK: u64 = 2 << 20;
 static CHUNKS: Mutex<Option<ChunkMap>> = Mutex::new(None);
 static SPACE: Mutex<Option<AddressSpace>> = Mutex::new(None);
 
-unsafe extern "C" {
-    static image_start: u8;
-    static text_start: u8;
-    static text_end: u8;
-    static data_start: u8;
-    static relro_end: u8;
-    static image_end: u8;
+/// Where the linker script put the parts of this image.
+#[cfg(metal)]
+mod parts {
+    unsafe extern "C" {
+        pub static image_start: u8;
+        pub static text_start: u8;
+        pub static text_end: u8;
+        pub static data_start: u8;
+        pub static relro_end: u8;
+        pub static image_end: u8;
+    }
+}
+
+/// A program on the host has no such parts.
+#[cfg(not(metal))]
+#[expect(non_upper_case_globals, reason = "named as the linker's symbols")]
+mod parts {
+    pub static image_start: u8 = 0;
+    pub static text_start: u8 = 0;
+    pub static text_end: u8 = 0;
+    pub static data_start: u8 = 0;
+    pub static relro_end: u8 = 0;
+    pub static image_end: u8 = 0;
 }
 
 /// Where this image lies.
 pub fn image() -> Range<u64> {
-    &raw const image_start as u64..&raw const image_end as u64
+    &raw const parts::image_start as u64..&raw const parts::image_end as u64
 }
 
 /// Takes charge of the machine's memory: `map` says which chunks are whose, `ram` what there is.
@@ -44,9 +60,9 @@ pub unsafe fn init(map: ChunkMap, ram: &[Range<u64>]) {
         space.map(region.clone(), Access::Data);
     }
     let part = |start: *const u8, end: *const u8| start as u64..end as u64;
-    space.map(part(&raw const image_start, &raw const text_start), Access::ReadOnly);
-    space.map(part(&raw const text_start, &raw const text_end), Access::Code);
-    space.map(part(&raw const data_start, &raw const relro_end), Access::ReadOnly);
+    space.map(part(&raw const parts::image_start, &raw const parts::text_start), Access::ReadOnly);
+    space.map(part(&raw const parts::text_start, &raw const parts::text_end), Access::Code);
+    space.map(part(&raw const parts::data_start, &raw const parts::relro_end), Access::ReadOnly);
     space.map(0..4096, Access::None);
     // SAFETY: all of RAM is mapped, the image with the rights that its parts need. `.data.rel.ro` was relocated by the
     // loader and is only read from now on.
@@ -79,12 +95,19 @@ pub fn is_mapped(address: u64) -> bool {
 }
 
 fn take_for_heap(count: usize) -> Option<Range<u64>> {
-    with_chunks(|map| map.take_run(count, Owner::Own, crate::cpu::registers::tsc(), u64::MAX))?
+    // Until the own page tables are in use, the loader's are, which map the first 4 GiB.
+    let limit = if SPACE.try_lock().is_some_and(|space| space.is_none()) { 4 << 30 } else { u64::MAX };
+    with_chunks(|map| map.take_run(count as u64, Owner::Own, limit, crate::cpu::registers::tsc()))?
 }
 
 /// Does something with the chunk map. `action` must not allocate.
 pub fn with_chunks<R>(action: impl FnOnce(&mut ChunkMap) -> R) -> Option<R> {
     CHUNKS.lock().as_mut().map(action)
+}
+
+/// How many chunks there are, by owner.
+pub fn counts() -> chunks::Counts {
+    with_chunks(|map| map.counts()).unwrap_or_default()
 }
 
 /// The ranges that belong to `owner`.

@@ -14,13 +14,11 @@ use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::socket::Socket;
 use smoltcp::socket::tcp::{self, State};
 use smoltcp::time::{Duration, Instant};
-use smoltcp::wire::{
-    EthernetFrame, EthernetProtocol, IpAddress, IpEndpoint, IpProtocol, Ipv4Packet, TcpPacket,
-};
 
+use super::BindError;
+use super::port::connection_request;
 use super::stack::{Limits, Stats};
 use super::tcp::TcpOptions;
-use super::{BindError, TcpError};
 
 /// A peer that does not complete its handshake is given up after this.
 const HALF_OPEN: Duration = Duration::from_secs(5);
@@ -43,11 +41,21 @@ pub struct ListenOptions {
     pub answers: bool,
 }
 
+impl ListenOptions {
+    /// For the control plane: few connections, 64 KiB of window for images, no application.
+    pub const CONTROL: ListenOptions = ListenOptions {
+        backlog: 3,
+        connections: 6,
+        tcp: TcpOptions::BULK,
+        answers: false,
+    };
+}
+
 impl Default for ListenOptions {
     fn default() -> Self {
         ListenOptions {
             backlog: 8,
-            connections: 32,
+            connections: 64,
             tcp: TcpOptions::default(),
             answers: true,
         }
@@ -95,13 +103,12 @@ impl Backlog {
     /// Adds a TCP socket if the bound allows it; a closing one gives way.
     pub fn add(&mut self, sockets: &mut SocketSet<'static>, options: TcpOptions) -> Option<SocketHandle> {
         if self.sockets >= self.limits.tcp_sockets {
+            // Only one whose data has all arrived: it waits for nothing but the peer's end.
             let index = self.closing.iter().position(|closing| {
-                matches!(
-                    sockets.get::<tcp::Socket>(closing.handle).state(),
-                    State::TimeWait | State::FinWait2
-                )
-            });
-            let closing = self.closing.remove(index.unwrap_or(0))?;
+                let state = sockets.get::<tcp::Socket>(closing.handle).state();
+                matches!(state, State::TimeWait | State::FinWait2)
+            })?;
+            let closing = self.closing.remove(index)?;
             self.remove(sockets, closing.handle);
         }
         let receive = tcp::SocketBuffer::new(vec![0; options.receive_buffer.clamp(1, 1 << 30)]);
@@ -389,32 +396,4 @@ fn listen(socket: &mut tcp::Socket<'static>, port: u16) {
     socket.set_keep_alive(Some(KEEP_ALIVE));
     // Fails only for an open socket, and then it waits for its peer already.
     let _ = socket.listen(port);
-}
-
-/// The peer and the port of a frame that asks this host for a TCP connection.
-fn connection_request(frame: &[u8], own: Ipv4Addr) -> Option<(IpEndpoint, u16)> {
-    let ethernet = EthernetFrame::new_checked(frame).ok()?;
-    if ethernet.ethertype() != EthernetProtocol::Ipv4 {
-        return None;
-    }
-    let packet = Ipv4Packet::new_checked(ethernet.payload()).ok()?;
-    if packet.next_header() != IpProtocol::Tcp || packet.dst_addr() != own {
-        return None;
-    }
-    let segment = TcpPacket::new_checked(packet.payload()).ok()?;
-    if !segment.syn() || segment.ack() || segment.rst() {
-        return None;
-    }
-    Some((
-        IpEndpoint::new(IpAddress::Ipv4(packet.src_addr()), segment.src_port()),
-        segment.dst_port(),
-    ))
-}
-
-/// What a socket's state means to whoever reads or writes it.
-pub(super) fn ended(socket: &tcp::Socket<'_>) -> TcpError {
-    match socket.state() {
-        State::Closed | State::TimeWait => TcpError::Reset,
-        _ => TcpError::Finished,
-    }
 }

@@ -2,6 +2,7 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | `configuration` | the address, where it comes from, what a successor gets |
 //! | `stack` | one interface: address, DHCP, sockets; no device, no clock, no waiting |
 //! | `port` | what smoltcp sees as its device: counts, watches for the first answer, learns neighbours |
 //! | `backlog` | listeners, half-open and closing connections, and every bound on them |
@@ -14,6 +15,7 @@
 //! must never be taken by an interrupt handler (wakers may be woken by one).
 
 mod backlog;
+mod configuration;
 mod dns;
 pub mod http;
 mod port;
@@ -25,10 +27,11 @@ mod tests;
 mod udp;
 
 pub use backlog::ListenOptions;
+pub use configuration::{Addressing, Configuration, ConfigurationError, Origin};
 pub use dns::{ResolveError, resolve, resolve_on};
 pub use port::{Counters, Neighbour};
 pub use shared::{Nic, Notify, Shared, Timer, default_network, install, run, within, yield_now};
-pub use stack::{Addressing, Configuration, ConfigurationError, Limits, Origin, Stack, Stats};
+pub use stack::{Limits, Stack, Stats};
 pub use tcp::{ConnectError, TcpError, TcpListener, TcpOptions, TcpStream};
 pub use udp::{UdpError, UdpOptions, UdpSocket};
 

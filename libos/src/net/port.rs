@@ -10,7 +10,8 @@ use core::net::Ipv4Addr;
 use smoltcp::phy::{Device, DeviceCapabilities, RxToken, TxToken};
 use smoltcp::time::Instant;
 use smoltcp::wire::{
-    EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Cidr, Ipv4Packet, TcpPacket, UdpPacket,
+    EthernetFrame, EthernetProtocol, IpAddress, IpEndpoint, IpProtocol, Ipv4Cidr, Ipv4Packet, TcpPacket,
+    UdpPacket,
 };
 
 /// As many neighbours as smoltcp's own cache holds.
@@ -257,4 +258,24 @@ impl Watch {
         }
         self.neighbours.push(neighbour);
     }
+}
+
+/// The peer and the port of a frame that asks this host for a TCP connection.
+pub(super) fn connection_request(frame: &[u8], own: Ipv4Addr) -> Option<(IpEndpoint, u16)> {
+    let ethernet = EthernetFrame::new_checked(frame).ok()?;
+    if ethernet.ethertype() != EthernetProtocol::Ipv4 {
+        return None;
+    }
+    let packet = Ipv4Packet::new_checked(ethernet.payload()).ok()?;
+    if packet.next_header() != IpProtocol::Tcp || packet.dst_addr() != own {
+        return None;
+    }
+    let segment = TcpPacket::new_checked(packet.payload()).ok()?;
+    if !segment.syn() || segment.ack() || segment.rst() {
+        return None;
+    }
+    Some((
+        IpEndpoint::new(IpAddress::Ipv4(packet.src_addr()), segment.src_port()),
+        segment.dst_port(),
+    ))
 }

@@ -1,6 +1,5 @@
 //! The stack behind a lock, and the task that drives it.
 
-use alloc::boxed::Box;
 use core::future::{Future, poll_fn};
 use core::pin::{Pin, pin};
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +9,8 @@ use smoltcp::phy::Device;
 use smoltcp::time::{Duration, Instant};
 use spin::{Mutex, Once};
 
-use super::stack::{Configuration, Stack, Stats};
+use super::configuration::Configuration;
+use super::stack::{Stack, Stats};
 
 static DEFAULT: Once<&'static Shared> = Once::new();
 
@@ -19,15 +19,6 @@ pub trait Nic: Device {
     /// Ready when a frame may have arrived, or room for frames to send may have become free, since the stack last
     /// found none. Registers the waker *before* it looks; a false alarm costs one poll.
     fn poll_interrupt(&self, context: &mut Context<'_>) -> Poll<()>;
-}
-
-impl<N: Nic> Nic for Box<N>
-where
-    Box<N>: Device,
-{
-    fn poll_interrupt(&self, context: &mut Context<'_>) -> Poll<()> {
-        (**self).poll_interrupt(context)
-    }
 }
 
 /// The clock that the network runs on: monotonic, in microseconds.

@@ -10,7 +10,7 @@ use smoltcp::time::Duration;
 use smoltcp::wire::{IpAddress, IpEndpoint};
 
 use super::BindError;
-use super::backlog::{KEEP_ALIVE, ListenOptions, SILENCE, ended};
+use super::backlog::{KEEP_ALIVE, ListenOptions, SILENCE};
 use super::shared::{Shared, default_network};
 use super::stack::Stack;
 
@@ -291,6 +291,11 @@ impl TcpStream {
         })
     }
 
+    /// Whether the network is stopping (`Shared::stop_accepting`): nothing new should be begun.
+    pub fn is_draining(&self) -> bool {
+        self.shared.with(|stack| !stack.backlog.accepting)
+    }
+
     /// Asks a silent peer whether it is still there, this often; `None`: never. 20 seconds at first.
     pub fn set_keep_alive(&mut self, interval: Option<Duration>) {
         self.set(|socket| socket.set_keep_alive(interval));
@@ -349,4 +354,12 @@ fn ephemeral(stack: &mut Stack) -> u16 {
 pub(super) fn address_of(endpoint: IpEndpoint) -> SocketAddrV4 {
     let IpAddress::Ipv4(address) = endpoint.addr;
     SocketAddrV4::new(address, endpoint.port)
+}
+
+/// What a socket's state means to whoever reads or writes it.
+fn ended(socket: &tcp::Socket<'_>) -> TcpError {
+    match socket.state() {
+        State::Closed | State::TimeWait => TcpError::Reset,
+        _ => TcpError::Finished,
+    }
 }

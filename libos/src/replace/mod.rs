@@ -3,9 +3,18 @@
 use alloc::string::String;
 
 mod bounded;
+mod carry;
+pub(crate) mod control;
 pub mod error;
+pub mod handover;
+pub mod machine;
 pub mod order;
+mod receive;
+mod report;
+mod stage;
+pub(crate) mod successor;
 pub mod timeline;
+mod upgrade;
 
 /// Lower-case hex digits, two a byte.
 pub(crate) fn hex(bytes: &[u8]) -> String {

@@ -1,1 +1,256 @@
 //! From the loader's jump to the application's first task.
+
+#[cfg(metal)]
+mod entry;
+mod logger;
+pub mod panic;
+mod identity;
+
+pub use identity::{Identity, identity};
+
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use hermit_entry::boot_info::{BootInfo, RawBootInfo};
+use loader::boot::{OwnedParameters, Region};
+use log::warn;
+
+use crate::command_line::CommandLine;
+use crate::cpu::{ApicId, CoreId, apic, current, pen::Pen, random, registers, smp, stop, time};
+use crate::device::{acpi, serial};
+use crate::memory::chunks::{ChunkMap, Owner};
+use crate::memory;
+use crate::replace::handover::{self, Handover};
+use crate::task::executor;
+
+/// Called by the entry code on the loader's stack and page tables.
+#[cfg_attr(not(metal), expect(dead_code, reason = "only the entry code calls it"))]
+extern "C" fn boot(raw: &'static RawBootInfo, _core: u32) -> ! {
+    let entered = registers::tsc();
+    serial::init();
+    serial::stage(b'E');
+    let parameters = parameters(BootInfo::from(*raw));
+    let options = CommandLine::parse(&parameters.command_line);
+    logger::init(options.log);
+    let predecessor = predecessor(&parameters);
+
+    let apic_base = apic::detect();
+    let apics = match &predecessor {
+        Some(handover) => handover.cores.iter().map(|core| ApicId(core.apic_id)).collect(),
+        None => cores(&parameters),
+    };
+    time::set(match &predecessor {
+        Some(handover) => handover.clock(),
+        None => {
+            apic::enable();
+            time::calibrate(entered)
+        }
+    });
+    let entered = time::at(entered);
+
+    let ram: Vec<Range<u64>> = parameters.memory.iter().map(|region| region.start..region.end).collect();
+    // SAFETY: the loader's page tables map everything; the map is made from what the loader and the predecessor say.
+    unsafe {
+        give_slack(&parameters.own, raw);
+        memory::init(chunk_map(&ram, &parameters.own, predecessor.as_ref()), &ram);
+    }
+    if let Some(address) = apic_base {
+        memory::map_device(address..address + 4096);
+    }
+    // SAFETY: interrupts are off, and this is the core that booted.
+    unsafe { crate::cpu::init_boot_core(&apics) };
+    // SAFETY: the pen's pages and the trampoline's lie in chunk 0, which no instar uses. A predecessor's word about its pen
+    // is believed only if the pen is where it always is and says that it is one.
+    let pen = unsafe {
+        match &predecessor {
+            Some(handover) => Pen::inherit(handover.pen.base, apics.len())
+                .unwrap_or_else(|error| panic!("{error}: the predecessor's cores cannot be reached")),
+            None => {
+                let pen = Pen::create(&apics);
+                smp::cold_start(pen, &apics);
+                pen
+            }
+        }
+    };
+    stop::set_pen(pen);
+    let started = time::now();
+    let online = crate::cpu::start_others(pen);
+    if online.len() < apics.len() {
+        warn!("{} of {} cores answered", online.len(), apics.len());
+    }
+    for ignored in &options.ignored {
+        warn!("command line: {} is ignored: {}", ignored.word, ignored.reason);
+    }
+    if random::source() == random::Source::Clock {
+        warn!("no RDSEED and no RDRAND: random numbers can be guessed");
+    }
+
+    identity::set(&parameters, &options, predecessor.as_ref());
+    let start = Start { parameters, options, predecessor, entered, cores_woken: (started, time::now()) };
+    executor::spawn_on(CoreId::BOOT, crate::serve::run(start)).detach();
+    on_own_stack()
+}
+
+/// What the boot has found out, for the first task.
+pub(crate) struct Start {
+    pub parameters: OwnedParameters,
+    pub options: CommandLine,
+    pub predecessor: Option<Handover>,
+    /// When the first instruction ran.
+    pub entered: time::Instant,
+    /// When the other cores were woken, and when they had answered.
+    pub cores_woken: (time::Instant, time::Instant),
+}
+
+fn parameters(info: BootInfo) -> OwnedParameters {
+    let Some(tree) = info.hardware_info.device_tree else { panic!("the loader gave no device tree: use Instar's first stage") };
+    let address = tree.get() as *const u8;
+    // SAFETY: the loader says that a device tree is there, whose first 40 bytes say how long it is.
+    let read = unsafe {
+        let head = core::slice::from_raw_parts(address, 40);
+        loader::boot::tree_bytes(head).and_then(|bytes| loader::boot::read(core::slice::from_raw_parts(address, bytes)))
+    };
+    read.unwrap_or_else(|error| panic!("{error}: use Instar's first stage, or one of Hermit's loaders with the same properties"))
+}
+
+/// What the predecessor left, if there is one.
+fn predecessor(parameters: &OwnedParameters) -> Option<Handover> {
+    let region = parameters.handover?;
+    // SAFETY: the predecessor put its record into this image's own memory and said where.
+    let bytes = unsafe { core::slice::from_raw_parts(region.start as *const u8, (region.end - region.start) as usize) };
+    match handover::decode(bytes) {
+        Ok(handover) => Some(handover),
+        Err(error) => panic!("the predecessor's handover record cannot be read: {error}"),
+    }
+}
+
+/// All cores, this one first.
+fn cores(parameters: &OwnedParameters) -> Vec<ApicId> {
+    apic::enable();
+    let me = apic::id();
+    let mut apics = Vec::from([me]);
+    let found = parameters.rsdp.map_or(Err(acpi::AcpiError::NoMadt), |rsdp| acpi::cores(&acpi::Physical, rsdp));
+    match found {
+        Ok(cores) => apics.extend(cores.into_iter().filter(|core| *core != me)),
+        Err(error) => warn!("{error}: only the core that booted is used"),
+    }
+    apics.truncate(crate::cpu::MAX_CORES);
+    apics
+}
+
+fn chunk_map(ram: &[Range<u64>], own: &Region, predecessor: Option<&Handover>) -> ChunkMap {
+    // Without 1 GiB pages the pen maps 4 GiB: what lies above cannot be entered, so it is not used.
+    let gigabyte_pages = raw_cpuid::CpuId::new()
+        .get_extended_processor_and_feature_identifiers()
+        .is_some_and(|features| features.has_1gib_pages());
+    let limit = if gigabyte_pages { u64::MAX } else { 4 << 30 };
+    let usable: Vec<(u64, u64)> =
+        ram.iter().map(|region| (region.start, region.end.min(limit))).filter(|(start, end)| start < end).collect();
+    let mut map = ChunkMap::new(&usable);
+    let mut mark = |range: Range<u64>, owner| {
+        if let Err(error) = map.mark(&range, owner) {
+            panic!("the memory map does not agree with the loader: {error}");
+        }
+    };
+    mark(own.start..own.end, Owner::Own);
+    for range in predecessor.iter().flat_map(|handover| &handover.predecessor_chunks) {
+        mark(range.start..range.end, Owner::Predecessor);
+    }
+    map
+}
+
+/// Gives the heap what the image's own chunks have left: before the image, and behind the boot parameters.
+///
+/// # Safety
+/// The loader laid the image out as [`loader::load::Layout`] says.
+unsafe fn give_slack(own: &Region, raw: &'static RawBootInfo) {
+    let image = memory::image();
+    let used_end = handover::PARAMETER_BYTES + (raw as *const RawBootInfo as u64);
+    // SAFETY: before the image nothing lies; from the boot information on, the parameters take that much at most.
+    unsafe {
+        memory::heap::give(own.start..image.start);
+        memory::heap::give(used_end.next_multiple_of(4096)..own.end.max(used_end));
+    }
+}
+
+/// Leaves the loader's stack, which has no guard, and runs tasks for ever.
+fn on_own_stack() -> ! {
+    let top = current::this().stack_top();
+    // SAFETY: the stack is this core's own and unused; nothing on the old one is needed any more.
+    unsafe {
+        core::arch::asm!(
+            "mov rsp, {top}",
+            "xor ebp, ebp",
+            "call {run}",
+            "ud2",
+            top = in(reg) top,
+            run = sym run_tasks,
+            options(noreturn),
+        )
+    }
+}
+
+extern "C" fn run_tasks() -> ! {
+    executor::run()
+}
+
+/// Makes an `async fn` the application of this image. The crate begins with `#![no_main]` and
+/// `#![cfg_attr(metal, no_std)]`.
+///
+/// ```ignore
+/// libos::main!(main);
+///
+/// async fn main() {
+///     // …
+/// }
+/// ```
+#[macro_export]
+macro_rules! main {
+    ($main:path) => {
+        #[cfg(metal)]
+        #[unsafe(no_mangle)]
+        extern "Rust" fn instar_application() -> $crate::start::Application {
+            $crate::start::Application::new($main())
+        }
+
+        // On the host there is nothing to run: say what to do instead.
+        #[cfg(not(metal))]
+        const _: () = {
+            #[unsafe(no_mangle)]
+            extern "C" fn main() -> i32 {
+                let _ = $main;
+                ::std::eprintln!("this is an image for a bare machine: cargo xtask build-app {}", env!("CARGO_PKG_NAME"));
+                2
+            }
+        };
+    };
+}
+
+/// An application's `main`, not yet run.
+pub struct Application(core::pin::Pin<alloc::boxed::Box<dyn Future<Output = ()> + Send>>);
+
+impl Application {
+    /// What the `main!` macro makes of an `async fn`.
+    pub fn new(main: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(alloc::boxed::Box::pin(main))
+    }
+
+    /// Runs it to its end.
+    pub(crate) async fn run(self) {
+        self.0.await;
+    }
+}
+
+/// The application that this image was linked with.
+pub(crate) fn application() -> Application {
+    #[cfg(metal)]
+    {
+        unsafe extern "Rust" {
+            fn instar_application() -> Application;
+        }
+        // SAFETY: the `main!` macro defines it with this signature; without it the image does not link.
+        unsafe { instar_application() }
+    }
+    #[cfg(not(metal))]
+    Application::new(async {})
+}

@@ -18,8 +18,10 @@ pub mod metrics;
 pub mod names;
 mod percent;
 mod proto;
+pub(crate) mod push;
 pub mod queue;
 pub mod resource;
+pub(crate) mod sink;
 pub mod span;
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use super::{ElfError, within};
 
 const HERMIT: &[u8] = b"HERMIT\0";
 const ENTRY_VERSION_KIND: u32 = 0x5a00;
-const ENTRY_VERSION: [u8; 4] = [4, 0, 0, 0];
+const ENTRY_VERSION: u8 = 4;
 
 /// Walks all notes as `hermit-entry`'s iterator does, which takes names and sizes on trust.
 pub(super) fn check(elf: &[u8], headers: &[ProgramHeader]) -> Result<(), ElfError> {
@@ -26,7 +26,8 @@ pub(super) fn check(elf: &[u8], headers: &[ProgramHeader]) -> Result<(), ElfErro
         }
     }
     match version {
-        Some(found) if found == ENTRY_VERSION => Ok(()),
+        // Hermit's macro writes one byte, its documentation says one word; its loader looks at the first byte.
+        Some([ENTRY_VERSION] | [ENTRY_VERSION, 0, 0, 0]) => Ok(()),
         Some(_) => Err(ElfError::Note("the Hermit entry version is not 4")),
         None => Err(ElfError::Note(
             "the first note segment has no Hermit entry version",

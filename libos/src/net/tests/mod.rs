@@ -1,5 +1,8 @@
 //! Two stacks joined by memory.
 
+mod address;
 mod frames;
+mod hostile;
 mod sockets;
-mod world;
+mod web;
+pub mod world;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 
-use smoltcp::phy::{Device, DeviceCapabilities, RxToken, TxToken};
+use smoltcp::phy::{ChecksumCapabilities, Device, DeviceCapabilities, RxToken, TxToken};
 use smoltcp::wire::Ipv4Cidr;
 
 use crate::net::{
@@ -169,6 +169,7 @@ pub struct End {
     pub outgoing: Arc<Mutex<Line>>,
     pub loss: Loss,
     pub room: usize,
+    pub checksums: bool,
 }
 
 pub fn no_loss() -> Loss {
@@ -182,6 +183,7 @@ pub fn cable(loss: Loss) -> (End, End) {
         outgoing: two.clone(),
         loss: loss.clone(),
         room: 64,
+        checksums: true,
     };
     (
         a,
@@ -190,6 +192,7 @@ pub fn cable(loss: Loss) -> (End, End) {
             outgoing: one,
             loss,
             room: 64,
+            checksums: true,
         },
     )
 }
@@ -234,6 +237,9 @@ impl Device for End {
     fn capabilities(&self) -> DeviceCapabilities {
         let mut capabilities = DeviceCapabilities::default();
         capabilities.max_transmission_unit = 1514;
+        if !self.checksums {
+            capabilities.checksum = ChecksumCapabilities::ignored();
+        }
         capabilities
     }
 }

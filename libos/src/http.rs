@@ -1,0 +1,24 @@
+//! HTTP for applications: [`serve`] on a port, each connection as a task of the core that serves.
+
+use core::future::Future;
+
+use crate::clock::{Clock, SpawnHere};
+use crate::net::{BindError, TcpListener, TcpStream};
+
+pub use crate::net::http::{BodyError, Response};
+
+/// A request, whose body is read on demand.
+pub type Request = crate::net::http::Request<TcpStream, Clock>;
+
+/// Answers HTTP requests on `port` for ever.
+///
+/// # Errors
+/// Only at the start: the port is taken, or there is no network.
+pub async fn serve<H, F>(port: u16, handler: H) -> Result<(), BindError>
+where
+    H: Fn(Request) -> F + Send + Sync + 'static,
+    F: Future<Output = Response> + Send + 'static,
+{
+    crate::net::http::serve(TcpListener::bind(port)?, Clock, SpawnHere, handler).await;
+    Ok(())
+}

@@ -1,0 +1,94 @@
+//! Between the handover record and the running instar.
+
+use super::handover::{self, ChunkRange, HandedCore, Handover, NeighbourRecord, NetworkRecord, PenPlace, Predecessor};
+use super::machine::Machine;
+use super::timeline::{Phase, Timeline};
+use crate::cpu::pen::Pen;
+use crate::cpu::time::{self, Calibration, Instant};
+use crate::cpu::{current, stop};
+use crate::memory::{self, chunks::Owner};
+use crate::net::{Configuration, Neighbour, Origin};
+use crate::start::identity;
+use crate::telemetry::sink;
+
+impl Handover {
+    /// The clock that all instars of the machine share.
+    pub fn clock(&self) -> Calibration {
+        Calibration {
+            tsc_at_boot: self.tsc_at_boot,
+            tsc_hz: self.tsc_hz,
+            apic_hz: self.apic_hz,
+            unix_at_boot: self.unix_at_boot,
+        }
+    }
+
+    /// The network as the predecessor had it.
+    pub fn network_configuration(&self) -> Option<Configuration> {
+        let network = self.network.as_ref()?;
+        let neighbours = network.neighbours.iter();
+        Some(Configuration {
+            mac: network.mac,
+            address: network.address,
+            prefix: network.prefix,
+            gateway: network.gateway,
+            dns: network.dns.clone(),
+            origin: Origin::Handover,
+            leased: network.leased,
+            neighbours: neighbours.map(|near| Neighbour { address: near.address, mac: near.mac }).collect(),
+        })
+    }
+
+    /// What this instar tells its successor. `quiesce` is when it began to; the end is noted in the pen.
+    pub(super) fn compose(machine: &Machine, timeline: &Timeline, quiesce: Instant) -> Self {
+        let me = identity();
+        let clock = time::calibration();
+        let mut timeline = timeline.clone();
+        timeline.record(Phase::Quiesce, me.generation, quiesce.0, quiesce.0);
+        let online = current::online();
+        let core = |core: &current::Core| HandedCore { apic_id: core.apic().0, online: online.contains(core.id()) };
+        let range = |range: core::ops::Range<u64>| ChunkRange { start: range.start, end: range.end };
+        let (floor, replacements) = machine.with(|state| (state.floor, state.replacements));
+        Self {
+            format: handover::FORMAT,
+            generation: me.generation,
+            predecessor: Predecessor {
+                name: me.manifest.name.clone(),
+                version: me.manifest.version.clone(),
+                instance_id: me.instance_id,
+            },
+            unix_at_boot: clock.unix_at_boot,
+            tsc_at_boot: clock.tsc_at_boot,
+            tsc_hz: clock.tsc_hz,
+            apic_hz: clock.apic_hz,
+            floor,
+            host_id: machine.host_id().into(),
+            network: machine.network.configuration().map(network),
+            pen: PenPlace {
+                base: stop::pen().map_or(0, Pen::address),
+                bytes: Pen::bytes(current::all().len()),
+                version: Pen::VERSION,
+            },
+            cores: current::all().iter().map(core).collect(),
+            predecessor_chunks: memory::ranges_of(Owner::Own).into_iter().map(range).collect(),
+            timeline,
+            undelivered: sink::undelivered(handover::MAX_UNDELIVERED_BYTES)
+                .into_iter()
+                .map(|(signal, body)| (signal.index() as u8, body))
+                .collect(),
+            replacements,
+        }
+    }
+}
+
+fn network(configuration: Configuration) -> NetworkRecord {
+    let near = configuration.neighbours.iter();
+    NetworkRecord {
+        mac: configuration.mac,
+        address: configuration.address,
+        prefix: configuration.prefix,
+        gateway: configuration.gateway,
+        neighbours: near.map(|near| NeighbourRecord { address: near.address, mac: near.mac }).collect(),
+        dns: configuration.dns,
+        leased: configuration.leased,
+    }
+}

@@ -1,0 +1,189 @@
+//! The control plane: `GET /v1/status`, `PUT /v1/image`, `POST /v1/orders` on TCP 7700 (`docs/interfaces.md`).
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use loader::image::Limits;
+use loader::signature::PublicKey;
+use loader::signed;
+use log::{info, warn};
+use serde::Serialize;
+
+use super::error::{Code, Refusal};
+use super::machine::{Activity, Machine, State};
+use super::order::{Nonce, Order};
+use super::receive::Receiver;
+use super::stage::stage;
+use super::timeline::{Phase, Timeline};
+use super::{hex, report, upgrade};
+use crate::clock::{Clock, SpawnHere};
+use crate::confidential::policy::decide;
+use crate::cpu::{CoreId, random};
+use crate::http::{BodyError, Request, Response};
+use crate::net::{self, ListenOptions, TcpListener, TcpOptions};
+use crate::start::{Start, identity};
+use crate::task::spawn_on;
+
+/// The control plane's port.
+const PORT: u16 = 7700;
+/// What an image has besides its ELF: headers, manifest, signature, padding.
+const IMAGE_OVERHEAD: u64 = 32 * 1024;
+const MAX_ORDER_ARCHIVE: usize = 16 * 1024;
+const PIECE: usize = 16 * 1024;
+
+/// Makes this instar's control plane. Called once, when the network is up.
+pub(crate) fn install(start: &Start, mac: [u8; 6]) -> &'static Machine {
+    let Some(network) = net::default_network() else { unreachable!("the network is up") };
+    let key = |text: &str, what: &str| {
+        PublicKey::from_base64(text).unwrap_or_else(|error| panic!("the loader gave no {what} key: {error}"))
+    };
+    let parameters = start.parameters.clone();
+    let keys = (key(&parameters.release_key, "release"), key(&parameters.operator_key, "operator"));
+    let flush = decide(start.options.flush, &crate::cpu::platform());
+    let host_id = identity().host_id.clone().unwrap_or_else(|| mac_text(mac));
+    let handover = start.predecessor.as_ref();
+    let state = State {
+        activity: Activity::Serving,
+        staged: None,
+        nonce: Nonce::new(random::bytes()),
+        last: None,
+        floor: handover.map_or(0, |handover| handover.floor),
+        replacements: handover.map_or(0, |handover| handover.replacements),
+        failures: 0,
+    };
+    Box::leak(Box::new(Machine::new(parameters, start.options.clone(), network, keys, host_id, flush, state)))
+}
+
+fn mac_text(mac: [u8; 6]) -> String {
+    let [a, b, c, d, e, f] = mac;
+    format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+}
+
+/// Answers for ever.
+pub(crate) async fn serve(machine: &'static Machine) {
+    let options = ListenOptions { backlog: 2, connections: 8, tcp: TcpOptions::BULK, answers: false };
+    match TcpListener::bind_on(machine.network, PORT, options) {
+        Ok(listener) => {
+            net::http::serve(listener, Clock, SpawnHere, move |request| answer(machine, request)).await;
+        }
+        Err(error) => warn!("no control plane: port {PORT}: {error}"),
+    }
+}
+
+async fn answer(machine: &'static Machine, mut request: Request) -> Response {
+    let result = match (request.method(), request.path()) {
+        ("GET" | "HEAD", "/v1/status") => Ok(Response::json(200, &report::status(machine))),
+        ("PUT", "/v1/image") => image(machine, &mut request).await,
+        ("POST", "/v1/orders") => order(machine, &mut request).await,
+        (_, "/v1/status" | "/v1/image" | "/v1/orders") => {
+            Err(Refusal::new(Code::MethodNotAllowed, format!("{} does not take {}", request.path(), request.method())))
+        }
+        _ => Err(Refusal::new(Code::NotFound, "there is nothing at this path")),
+    };
+    result.unwrap_or_else(|refusal| {
+        if refusal.status != 404 && refusal.status != 405 {
+            warn!("refused {} {}: {}: {}", request.method(), request.path(), refusal.code, refusal.message);
+        }
+        Response::refusal(refusal.status, refusal.code, &refusal.message, refusal.hint)
+    })
+}
+
+async fn image(machine: &'static Machine, request: &mut Request) -> Result<Response, Refusal> {
+    #[derive(Serialize)]
+    struct Answer {
+        staged: report::StagedReport,
+    }
+    let length = length(request)?;
+    let max_image = machine.options.max_image;
+    if length > max_image.saturating_add(IMAGE_OVERHEAD) {
+        return Err(Refusal::new(Code::TooLarge, format!("the image has {length} bytes, at most {max_image} are allowed")));
+    }
+    let _receiving = machine.begin_receiving()?;
+    let limits = Limits { elf_bytes: max_image, security_floor: machine.with(|state| state.floor) };
+    let mut receiver = Receiver::new(machine.release_key, limits);
+    let mut piece = vec![0; PIECE];
+    loop {
+        match request.read_body(&mut piece).await.map_err(body_refusal)? {
+            0 => break,
+            count => receiver.feed(&piece[..count])?,
+        }
+    }
+    // The old image goes first: two may not fit.
+    let received = receiver.finish()?;
+    let staged = stage(received)?;
+    info!("staged {} {}", staged.manifest.name, staged.manifest.version);
+    let answer = Answer { staged: report::staged(&staged) };
+    machine.with(|state| state.staged.replace(staged));
+    Ok(Response::json(201, &serde_json::to_string(&answer).unwrap_or_default()))
+}
+
+async fn order(machine: &'static Machine, request: &mut Request) -> Result<Response, Refusal> {
+    #[derive(Serialize)]
+    struct Accepted {
+        action: &'static str,
+        generation: u32,
+        trace_id: String,
+    }
+    #[derive(Serialize)]
+    struct Answer {
+        accepted: Accepted,
+    }
+    let length = length(request)?;
+    if length > MAX_ORDER_ARCHIVE as u64 {
+        return Err(Refusal::new(Code::TooLarge, format!("the order has {length} bytes, at most {MAX_ORDER_ARCHIVE} are allowed")));
+    }
+    let mut archive = Vec::with_capacity(length as usize);
+    let mut piece = vec![0; 1024];
+    loop {
+        match request.read_body(&mut piece).await.map_err(body_refusal)? {
+            0 => break,
+            count => archive.extend_from_slice(&piece[..count]),
+        }
+    }
+    let document = signed::open(&archive, "order.toml", &machine.operator_key)
+        .map_err(|error| Refusal::with_hint(error.code(), format!("{error}"), error.hint()))?;
+    let order = Order::parse(document)?;
+    let staged = machine.accept(&order)?;
+    mark_order();
+    let trace_id = random::bytes();
+    let mut timeline = Timeline::new(
+        trace_id,
+        random::bytes(),
+        identity().manifest.version.clone(),
+        staged.manifest.version.clone(),
+    );
+    let generation = identity().generation;
+    for (phase, (start, end)) in
+        [(Phase::Receive, staged.receive), (Phase::Verify, staged.verify), (Phase::Stage, staged.stage)]
+    {
+        timeline.record(phase, generation, start.0, end.0);
+    }
+    spawn_on(CoreId::BOOT, upgrade::replace(machine, staged, timeline)).detach();
+    let accepted = Accepted { action: order.action.name(), generation: generation + 1, trace_id: hex(&trace_id) };
+    Ok(Response::json(202, &serde_json::to_string(&Answer { accepted }).unwrap_or_default()))
+}
+
+/// The mark "an order was accepted" for an emulator's instruction trace (`docs/interfaces.md`).
+fn mark_order() {
+    #[cfg(metal)]
+    // SAFETY: an instruction without effect: nop dword [rax + "ORDR"].
+    unsafe {
+        core::arch::asm!(".byte 0x0f, 0x1f, 0x80", ".ascii \"ORDR\"", options(nomem, nostack, preserves_flags));
+    }
+}
+
+fn length(request: &Request) -> Result<u64, Refusal> {
+    request.content_length().ok_or_else(|| Refusal::new(Code::LengthRequired, "the request has no Content-Length"))
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
+fn body_refusal(error: BodyError) -> Refusal {
+    let code = match error {
+        BodyError::TimedOut { .. } => Code::TimedOut,
+        BodyError::Truncated { .. } => Code::Truncated,
+    };
+    Refusal::new(code, format!("{error}"))
+}

@@ -1,0 +1,407 @@
+//! The handover record: what an instar tells its successor.
+//!
+//! ```text
+//! offset  bytes  what
+//! 0       8      "INSTARHO"
+//! 8       4      length of the body, little-endian
+//! 12      8      the first bytes of SHA-256 over length and body
+//! 20      …      body: CBOR (RFC 8949), a map of numbered fields
+//! ```
+//!
+//! Any released version hands over to any other, up and down. So a field's number and meaning never change; a new field
+//! gets a new number and a default; a reader skips what it does not know. The sum finds accidents (a stray write, a
+//! record that was cut off), not attacks: whoever can write here owns the machine already.
+//!
+//! The reader still believes nothing: every length, count and address has limits, and [`encode`] checks the same limits,
+//! since a record that its reader refuses must be found out before the jump.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::net::Ipv4Addr;
+
+use minicbor::decode::{Decoder, Error as DecodeError};
+use minicbor::encode::{Encoder, Error as EncodeError, Write};
+use minicbor::{Decode, Encode};
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+use super::bounded;
+use super::timeline::{MAX_FLUSHES, MAX_VERSION, Timeline};
+use crate::command_line::MAX_HOST_ID;
+use crate::memory::chunks::CHUNK_BYTES;
+
+/// Room for everything that a successor is told, in bytes: the record in the upper half, the device tree in the lower.
+pub const PARAMETER_BYTES: u64 = 256 * 1024;
+/// Largest record, in bytes.
+pub const MAX_RECORD: usize = PARAMETER_BYTES as usize / 2;
+/// Most bytes of undelivered telemetry that fit beside everything else.
+pub const MAX_UNDELIVERED_BYTES: usize = 64 * 1024;
+/// Most requests of undelivered telemetry.
+pub const MAX_UNDELIVERED: usize = 256;
+/// Most cores.
+pub const MAX_CORES: usize = MAX_FLUSHES;
+/// Most ranges of the predecessor's memory.
+pub const MAX_RANGES: usize = 1024;
+/// Most name servers.
+pub const MAX_DNS: usize = 8;
+/// Most neighbours.
+pub const MAX_NEIGHBOURS: usize = 64;
+
+const MAGIC: [u8; 8] = *b"INSTARHO";
+const HEADER: usize = 20;
+/// The format that this version writes and reads.
+pub const FORMAT: u32 = 1;
+const PAGE: u64 = 4096;
+
+/// Why a record cannot be read, or must not be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum HandoverError {
+    /// Shorter than its header says, or than a header.
+    #[error("the handover record is cut off")]
+    Truncated,
+    /// It does not begin like a record.
+    #[error("there is no handover record")]
+    Magic,
+    /// Larger than [`MAX_RECORD`]; the number of bytes.
+    #[error("a handover record of {0} bytes is too large")]
+    TooLarge(usize),
+    /// The sum does not fit the body.
+    #[error("the handover record's checksum is wrong")]
+    Checksum,
+    /// The body is not CBOR with the fields that are needed; the offset in the body, where it is known.
+    #[error("the handover record cannot be read at offset {0:?}")]
+    Malformed(Option<usize>),
+    /// Written in a format that this version must not guess at.
+    #[error("handover format {0} is unknown")]
+    Format(u32),
+    /// A value that cannot be; which.
+    #[error("the handover record has an impossible {0}")]
+    Impossible(&'static str),
+}
+
+/// Who wrote the record.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Predecessor {
+    /// The image's name.
+    #[cbor(n(0), decode_with = "bounded::text::<_, MAX_VERSION>")]
+    pub name: String,
+    /// The image's version.
+    #[cbor(n(1), decode_with = "bounded::text::<_, MAX_VERSION>")]
+    pub version: String,
+    /// The instar's UUID.
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub instance_id: [u8; 16],
+}
+
+/// A host on the link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct NeighbourRecord {
+    /// Its IPv4 address.
+    #[n(0)]
+    pub address: Ipv4Addr,
+    /// Its Ethernet address.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub mac: [u8; 6],
+}
+
+/// The network configuration in use.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct NetworkRecord {
+    /// Own Ethernet address.
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub mac: [u8; 6],
+    /// Own IPv4 address.
+    #[n(1)]
+    pub address: Ipv4Addr,
+    /// Length of the network's prefix, 0 to 32.
+    #[n(2)]
+    pub prefix: u8,
+    /// The router, if there is one.
+    #[n(3)]
+    pub gateway: Option<Ipv4Addr>,
+    /// Name servers.
+    #[cbor(n(4), default, decode_with = "bounded::list::<_, _, MAX_DNS>")]
+    pub dns: Vec<Ipv4Addr>,
+    /// Whether the address is a DHCP lease, whoever asked for it; otherwise the command line names it.
+    #[n(5)]
+    pub leased: bool,
+    /// Hosts that a successor answers without ARP.
+    #[cbor(n(6), default, decode_with = "bounded::list::<_, _, MAX_NEIGHBOURS>")]
+    pub neighbours: Vec<NeighbourRecord>,
+}
+
+/// Where the pen is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct PenPlace {
+    /// Physical address, a multiple of 4096.
+    #[n(0)]
+    pub base: u64,
+    /// Size in bytes.
+    #[n(1)]
+    pub bytes: u64,
+    /// Version of its layout.
+    #[n(2)]
+    pub version: u32,
+}
+
+/// One core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct HandedCore {
+    /// Its local APIC's id.
+    #[n(0)]
+    pub apic_id: u32,
+    /// Whether it waits in the pen, or is the one that jumps.
+    #[n(1)]
+    pub online: bool,
+}
+
+/// Physical memory in bytes; both ends are multiples of a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct ChunkRange {
+    /// The first byte.
+    #[n(0)]
+    pub start: u64,
+    /// The first byte behind it.
+    #[n(1)]
+    pub end: u64,
+}
+
+/// What an instar tells its successor.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Handover {
+    /// Format of this record: 1. It rises only when a reader must not guess.
+    #[n(0)]
+    pub format: u32,
+    /// Number of the instar that writes. The successor's is one more.
+    #[n(1)]
+    pub generation: u32,
+    /// Who that is.
+    #[n(2)]
+    pub predecessor: Predecessor,
+    /// Wall-clock time at the cold boot, nanoseconds since 1970.
+    #[n(3)]
+    pub unix_at_boot: u64,
+    /// TSC at the cold boot, where machine time is 0.
+    #[n(4)]
+    pub tsc_at_boot: u64,
+    /// Ticks of the TSC a second.
+    #[n(5)]
+    pub tsc_hz: u64,
+    /// Ticks of the local APIC's timer a second.
+    #[n(6)]
+    pub apic_hz: u64,
+    /// Images of a lower security version are refused.
+    #[n(7)]
+    pub floor: u64,
+    /// What orders call this machine.
+    #[cbor(n(8), decode_with = "bounded::text::<_, MAX_HOST_ID>")]
+    pub host_id: String,
+    /// The network configuration; `None`: there was none yet.
+    #[n(9)]
+    pub network: Option<NetworkRecord>,
+    /// Where the pen is.
+    #[n(10)]
+    pub pen: PenPlace,
+    /// All cores, in the order of their numbers, the one that jumps first.
+    #[cbor(n(11), decode_with = "bounded::list::<_, _, MAX_CORES>")]
+    pub cores: Vec<HandedCore>,
+    /// The writer's memory, which stays reserved until commit.
+    #[cbor(n(12), decode_with = "bounded::list::<_, _, MAX_RANGES>")]
+    pub predecessor_chunks: Vec<ChunkRange>,
+    /// The replacement's story so far.
+    #[n(13)]
+    pub timeline: Timeline,
+    /// Machine time at which quiesce began, in nanoseconds: its end is known only after this record is written.
+    #[cbor(n(14), default)]
+    pub quiesce_ns: u64,
+    /// Telemetry that the collector has not taken: number of the signal, request body.
+    #[cbor(
+        n(15),
+        default,
+        encode_with = "encode_undelivered",
+        decode_with = "decode_undelivered"
+    )]
+    pub undelivered: Vec<(u8, Vec<u8>)>,
+    /// Replacements since the cold boot that reached a commit.
+    #[cbor(n(16), default)]
+    pub replacements: u64,
+}
+
+fn encode_undelivered<C, W: Write>(
+    undelivered: &[(u8, Vec<u8>)],
+    encoder: &mut Encoder<W>,
+    _: &mut C,
+) -> Result<(), EncodeError<W::Error>> {
+    encoder.array(undelivered.len() as u64)?;
+    for (signal, body) in undelivered {
+        encoder.array(2)?.u8(*signal)?.bytes(body)?;
+    }
+    Ok(())
+}
+
+fn decode_undelivered<C>(
+    decoder: &mut Decoder<'_>,
+    context: &mut C,
+) -> Result<Vec<(u8, Vec<u8>)>, DecodeError> {
+    let requests = bounded::list::<C, Request, MAX_UNDELIVERED>(decoder, context)?;
+    Ok(requests
+        .into_iter()
+        .map(|Request(signal, body)| (signal, body))
+        .collect())
+}
+
+/// An item of [`Handover::undelivered`].
+#[derive(Decode)]
+struct Request(
+    #[n(0)] u8,
+    #[cbor(n(1), decode_with = "bounded::bytes::<_, MAX_UNDELIVERED_BYTES>")] Vec<u8>,
+);
+
+/// Writes a record.
+///
+/// # Errors
+/// [`HandoverError::TooLarge`], [`HandoverError::Impossible`] and [`HandoverError::Malformed`] (a list or a text above its
+/// limit): what [`decode`] would refuse.
+pub fn encode(handover: &Handover) -> Result<Vec<u8>, HandoverError> {
+    let mut record = alloc::vec![0; HEADER];
+    // Writing into memory cannot fail, but the encoder's type does not say so.
+    minicbor::encode(handover, &mut record).map_err(|_| HandoverError::Malformed(None))?;
+    seal(&mut record)?;
+    // The reader's own judgement, while there is still time to listen to it.
+    decode(&record)?;
+    Ok(record)
+}
+
+/// Fills in the header of a record whose body is written.
+fn seal(record: &mut [u8]) -> Result<(), HandoverError> {
+    let size = record.len();
+    let (header, body) = record
+        .split_at_mut_checked(HEADER)
+        .ok_or(HandoverError::Truncated)?;
+    let length = u32::try_from(body.len())
+        .map_err(|_| HandoverError::TooLarge(size))?
+        .to_le_bytes();
+    header[..8].copy_from_slice(&MAGIC);
+    header[8..12].copy_from_slice(&length);
+    header[12..].copy_from_slice(&sum(length, body));
+    Ok(())
+}
+
+fn sum(length: [u8; 4], body: &[u8]) -> [u8; 8] {
+    let digest: [u8; 32] = Sha256::new()
+        .chain_update(length)
+        .chain_update(body)
+        .finalize()
+        .into();
+    let mut first = [0; 8];
+    first.copy_from_slice(&digest[..8]);
+    first
+}
+
+/// Reads a record. Bytes behind it are not looked at.
+///
+/// # Errors
+/// See [`HandoverError`]; the bytes may be anything.
+pub fn decode(bytes: &[u8]) -> Result<Handover, HandoverError> {
+    let (magic, rest) = bytes.split_first_chunk::<8>().ok_or(HandoverError::Truncated)?;
+    let (length, rest) = rest.split_first_chunk::<4>().ok_or(HandoverError::Truncated)?;
+    let (expected, rest) = rest.split_first_chunk::<8>().ok_or(HandoverError::Truncated)?;
+    if *magic != MAGIC {
+        return Err(HandoverError::Magic);
+    }
+    let body_bytes = u32::from_le_bytes(*length) as usize;
+    if body_bytes > MAX_RECORD - HEADER {
+        return Err(HandoverError::TooLarge(body_bytes.saturating_add(HEADER)));
+    }
+    let body = rest.get(..body_bytes).ok_or(HandoverError::Truncated)?;
+    if sum(*length, body) != *expected {
+        return Err(HandoverError::Checksum);
+    }
+    let malformed = |error: DecodeError| HandoverError::Malformed(error.position());
+    match minicbor::decode::<FormatOnly>(body).map_err(malformed)?.format {
+        FORMAT => {}
+        other => return Err(HandoverError::Format(other)),
+    }
+    let mut decoder = Decoder::new(body);
+    let handover: Handover = decoder.decode().map_err(malformed)?;
+    if decoder.position() != body.len() {
+        return Err(HandoverError::Malformed(Some(decoder.position())));
+    }
+    check(&handover).map_err(HandoverError::Impossible)?;
+    Ok(handover)
+}
+
+/// Read first: another format may lack the fields of this one.
+#[derive(Decode)]
+#[cbor(map)]
+struct FormatOnly {
+    #[n(0)]
+    format: u32,
+}
+
+/// What a CBOR reader cannot see. Each of these would be a panic, a hang or a wild write somewhere.
+fn check(handover: &Handover) -> Result<(), &'static str> {
+    let Handover {
+        generation,
+        tsc_hz,
+        apic_hz,
+        pen,
+        cores,
+        ..
+    } = handover;
+    ok((1..u32::MAX).contains(generation), "generation")?;
+    ok(*tsc_hz > 0 && *apic_hz > 0, "clock frequency")?;
+    let pen_end = pen.base.checked_add(pen.bytes);
+    ok(
+        pen.base > 0 && pen.base.is_multiple_of(PAGE) && pen.bytes > 0 && pen_end.is_some(),
+        "pen",
+    )?;
+    let mut ids: Vec<u32> = cores.iter().map(|core| core.apic_id).collect();
+    ids.sort_unstable();
+    ok(
+        !ids.is_empty() && ids.windows(2).all(|pair| pair[0] != pair[1]),
+        "list of cores",
+    )?;
+    for ChunkRange { start, end } in &handover.predecessor_chunks {
+        ok(
+            start < end && start.is_multiple_of(CHUNK_BYTES) && end.is_multiple_of(CHUNK_BYTES),
+            "chunk",
+        )?;
+    }
+    handover.network.as_ref().map_or(Ok(()), check_network)
+}
+
+fn check_network(network: &NetworkRecord) -> Result<(), &'static str> {
+    ok(is_host_mac(network.mac), "hardware address")?;
+    ok(
+        is_host(network.address) && network.prefix <= 32,
+        "network address",
+    )?;
+    ok(network.gateway.is_none_or(is_host), "gateway")?;
+    let of_a_host = |neighbour: &NeighbourRecord| is_host(neighbour.address) && is_host_mac(neighbour.mac);
+    ok(network.dns.iter().all(|server| is_host(*server)), "name server")?;
+    ok(network.neighbours.iter().all(of_a_host), "neighbour")
+}
+
+const fn ok(holds: bool, what: &'static str) -> Result<(), &'static str> {
+    if holds { Ok(()) } else { Err(what) }
+}
+
+const fn is_host(address: Ipv4Addr) -> bool {
+    !(address.is_unspecified() || address.is_broadcast() || address.is_multicast())
+}
+
+/// Bit 0 of the first byte marks a group (IEEE 802.3, 3.2.3).
+fn is_host_mac(mac: [u8; 6]) -> bool {
+    mac[0] & 1 == 0 && mac != [0; 6]
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,147 @@
+//! What the control plane knows and does, one request or order at a time.
+
+use alloc::string::String;
+
+use loader::boot::OwnedParameters;
+use loader::signature::PublicKey;
+use log::info;
+use spin::Mutex;
+
+use super::error::{Code, Refusal};
+use super::hex;
+use super::order::{Expected, Nonce, Order};
+use super::stage::Staged;
+use super::timeline::Timeline;
+use crate::command_line::CommandLine;
+use crate::confidential::policy::FlushDecision;
+use crate::cpu::random;
+use crate::net::Shared;
+use crate::start::identity;
+
+/// What the machine is at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Activity {
+    /// Nothing besides serving.
+    Serving,
+    /// An image comes in.
+    Receiving,
+    /// An order is being carried out.
+    Replacing,
+}
+
+/// This instar, as its control plane sees it.
+pub struct Machine {
+    state: Mutex<State>,
+    pub(super) parameters: OwnedParameters,
+    pub(super) options: CommandLine,
+    pub(super) network: &'static Shared,
+    pub(super) release_key: PublicKey,
+    pub(super) operator_key: PublicKey,
+    host_id: String,
+    flush: FlushDecision,
+}
+
+/// What changes.
+pub(super) struct State {
+    pub activity: Activity,
+    pub staged: Option<Staged>,
+    pub nonce: Nonce,
+    /// The replacement that brought this instar here, or one that failed since.
+    pub last: Option<Timeline>,
+    /// Images of a lower security version are refused.
+    pub floor: u64,
+    /// Replacements since the cold boot that reached a commit.
+    pub replacements: u64,
+    /// Replacements that failed before the jump.
+    pub failures: u64,
+}
+
+impl Machine {
+    pub(super) fn new(
+        parameters: OwnedParameters,
+        options: CommandLine,
+        network: &'static Shared,
+        keys: (PublicKey, PublicKey),
+        host_id: String,
+        flush: FlushDecision,
+        state: State,
+    ) -> Self {
+        let (release_key, operator_key) = keys;
+        Self { state: Mutex::new(state), parameters, options, network, release_key, operator_key, host_id, flush }
+    }
+
+    /// What orders call this machine.
+    pub fn host_id(&self) -> &str {
+        &self.host_id
+    }
+
+    /// Whether this machine flushes before a jump, and why.
+    pub fn flush_decision(&self) -> &FlushDecision {
+        &self.flush
+    }
+
+    /// The network that it serves on.
+    pub fn network(&self) -> &'static Shared {
+        self.network
+    }
+
+    /// Replacements since the cold boot: committed, and failed before the jump.
+    pub fn replacements(&self) -> (u64, u64) {
+        self.with(|state| (state.replacements, state.failures))
+    }
+
+    /// Looks at or changes the state. No await, and no call that takes long.
+    pub(super) fn with<R>(&self, action: impl FnOnce(&mut State) -> R) -> R {
+        action(&mut self.state.lock())
+    }
+
+    /// The right to receive an image, if nobody else has it.
+    pub(super) fn begin_receiving(&'static self) -> Result<Receiving, Refusal> {
+        self.with(|state| match state.activity {
+            Activity::Serving => {
+                state.activity = Activity::Receiving;
+                Ok(Receiving(self))
+            }
+            Activity::Receiving => Err(Refusal::new(Code::Busy, "another image is being received")),
+            Activity::Replacing => Err(Refusal::new(Code::Busy, "this instar is being replaced")),
+        })
+    }
+
+    /// Takes a signed order. From then on this machine replaces itself with what it returns.
+    pub(super) fn accept(&self, order: &Order) -> Result<Staged, Refusal> {
+        self.with(|state| {
+            if state.activity != Activity::Serving {
+                return Err(Refusal::new(Code::Busy, "an image is being received, or another order carried out"));
+            }
+            order.check(&Expected {
+                host_id: &self.host_id,
+                generation: identity().generation,
+                nonce: &state.nonce,
+                staged: state.staged.as_ref().map(|staged| &staged.manifest.elf.sha256),
+            })?;
+            state.nonce = Nonce::new(random::bytes());
+            state.activity = Activity::Replacing;
+            info!("order accepted: replace by image {}", hex(&order.image));
+            state.staged.take().ok_or_else(|| Refusal::new(Code::NothingStaged, "no image is staged"))
+        })
+    }
+
+    /// The replacement ended before the jump: serve on, with the image still staged.
+    pub(super) fn take_back(&self, staged: Staged, timeline: Timeline) {
+        self.with(|state| {
+            state.staged = Some(staged);
+            state.last = Some(timeline);
+            state.failures += 1;
+            state.activity = Activity::Serving;
+        });
+    }
+}
+
+/// Somebody is sending an image. Dropping it ends that.
+pub(super) struct Receiving(&'static Machine);
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        self.0.with(|state| state.activity = Activity::Serving);
+    }
+}

@@ -1,0 +1,139 @@
+//! The other end of a replacement: the successor completes the timeline, takes the predecessor's memory over, and reports.
+
+use alloc::vec::Vec;
+use core::ops::Range;
+use core::sync::atomic::Ordering;
+use core::time::Duration;
+
+use log::{info, warn};
+
+use super::handover::Handover;
+use super::machine::Machine;
+use super::timeline::{CoreFlush, Outcome, Phase, Timeline};
+use crate::clock::machine_time;
+use crate::cpu::time::{self, Instant};
+use crate::cpu::{CoreId, current, stop};
+use crate::memory::{self, chunks::Owner};
+use crate::start::identity;
+use crate::task::{sleep, spawn_on, yield_now};
+use crate::telemetry::sink;
+
+/// When the successor did what.
+pub(crate) struct Moments {
+    /// Its first instruction.
+    pub entered: Instant,
+    /// It woke the other cores; they had answered.
+    pub cores_woken: (Instant, Instant),
+    /// It began to set the network up; the network was up.
+    pub network: (Instant, Instant),
+}
+
+/// How long the first answer is waited for before the predecessor's memory is wiped, which takes time that it would need.
+const FIRST_ANSWER: Duration = Duration::from_secs(1);
+/// How long a first answer is worth being part of the report.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// Ends the replacement.
+pub(crate) async fn finish(machine: &'static Machine, handover: Handover, moments: Moments) {
+    let mut timeline = complete(handover.timeline.clone(), handover.generation, &moments);
+    machine.with(|state| state.last = Some(timeline.clone()));
+
+    let mut first_answer = wait_for_first_answer(machine, moments.network.1 + FIRST_ANSWER).await;
+    let commit = time::now();
+    let last = current::online().iter().last().unwrap_or(CoreId::BOOT);
+    spawn_on(last, take_over(memory::ranges_of(Owner::Predecessor))).await;
+    timeline.outcome = Outcome::Committed;
+    timeline.record(Phase::Commit, identity().generation, commit.0, time::now().0);
+    let publish = |timeline: &Timeline| {
+        machine.with(|state| {
+            // A failed replacement since then is the newer story.
+            if state.last.as_ref().is_some_and(|last| last.trace_id == timeline.trace_id) {
+                state.last = Some(timeline.clone());
+            }
+        });
+    };
+    machine.with(|state| {
+        state.replacements += 1;
+        state.floor = state.floor.max(identity().manifest.security_version);
+    });
+    publish(&timeline);
+    if first_answer.is_none() {
+        first_answer = wait_for_first_answer(machine, moments.network.1 + LONGEST_WAIT).await;
+    }
+    match first_answer {
+        Some(answer) => timeline.record(Phase::FirstAnswer, identity().generation, moments.network.1.0, answer.0.max(moments.network.1.0)),
+        None => warn!("nobody has asked this successor anything for {} s", LONGEST_WAIT.as_secs()),
+    }
+    publish(&timeline);
+    info!("replacement of {} by {} committed, blackout {} us", timeline.from, timeline.to, timeline.blackout_ns().unwrap_or(0) / 1000);
+    sink::replacement_committed(machine, &handover, &timeline);
+}
+
+async fn wait_for_first_answer(machine: &Machine, until: Instant) -> Option<Instant> {
+    let mut pause = Duration::from_millis(1);
+    loop {
+        if let Some(answer) = machine.network.first_answer() {
+            return Some(machine_time(answer));
+        }
+        if time::now() >= until {
+            return None;
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(100));
+    }
+}
+
+/// Adds what only the successor can know: what the predecessor left in the pen after it had written its record, and what
+/// the successor itself did.
+fn complete(mut timeline: Timeline, predecessor: u32, moments: &Moments) -> Timeline {
+    let me = identity().generation;
+    if let Some(pen) = stop::pen() {
+        let marks = pen.header();
+        let at = |mark: &core::sync::atomic::AtomicU64| time::at(mark.load(Ordering::Relaxed)).0;
+        let (off, stop_start, stop_end, jump) =
+            (at(&marks.network_off), at(&marks.stop_start), at(&marks.stop_end), at(&marks.jump));
+        // The predecessor knew when quiesce began, not when it would end.
+        if let Some(quiesce) = timeline.spans.iter_mut().find(|span| span.name == Phase::Quiesce) {
+            quiesce.end_ns = off.max(quiesce.start_ns);
+        }
+        timeline.record(Phase::Stop, predecessor, stop_start, stop_end);
+        timeline.flushes = flushes(pen);
+        let first = timeline.flushes.iter().map(|flush| flush.start_ns).min();
+        let last = timeline.flushes.iter().map(|flush| flush.end_ns).max();
+        if let (Some(first), Some(last)) = (first, last) {
+            timeline.record(Phase::Flush, predecessor, first, last);
+        }
+        timeline.record(Phase::Jump, predecessor, jump, moments.entered.0.max(jump));
+    }
+    timeline.record(Phase::Start, me, moments.entered.0, moments.network.0.0);
+    timeline.record(Phase::Cores, me, moments.cores_woken.0.0, moments.cores_woken.1.0);
+    timeline.record(Phase::Network, me, moments.network.0.0, moments.network.1.0);
+    timeline
+}
+
+fn flushes(pen: crate::cpu::pen::Pen) -> Vec<CoreFlush> {
+    let flush = |core: &current::Core| {
+        let slot = pen.slot(core.id());
+        let (start, end) = (slot.flush_start.load(Ordering::Relaxed), slot.flush_end.load(Ordering::Relaxed));
+        (start != 0).then(|| CoreFlush {
+            core: core.id().index() as u32,
+            start_ns: time::at(start).0,
+            end_ns: time::at(end).0,
+            cycles: end.saturating_sub(start),
+        })
+    };
+    current::all().iter().filter_map(flush).collect()
+}
+
+/// Wipes the predecessor's chunks and frees them.
+async fn take_over(ranges: Vec<Range<u64>>) {
+    for range in ranges {
+        for start in range.clone().step_by(memory::CHUNK as usize) {
+            // SAFETY: the predecessor's memory: it has jumped, its cores run this image, and nobody goes back.
+            unsafe { (start as *mut u8).write_bytes(0, memory::CHUNK as usize) };
+            yield_now().await;
+        }
+        // Marked as the predecessor's at the start, so it is known to the map.
+        let _ = memory::with_chunks(|map| map.release(&range));
+    }
+}

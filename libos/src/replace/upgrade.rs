@@ -1,0 +1,125 @@
+//! An order is carried out: quiesce → stop → jump. Until the jump every failure leaves this instar serving.
+
+use alloc::format;
+use core::time::Duration;
+
+use loader::boot::{self, Parameters, Region};
+use log::{error, info};
+use x86_64::instructions::interrupts;
+
+use super::error::{Code, Refusal};
+use super::handover::{self, Handover, PARAMETER_BYTES};
+use super::machine::Machine;
+use super::stage::Staged;
+use super::timeline::{Outcome, Phase, Timeline};
+use crate::cpu::{registers::tsc, stop, time};
+use crate::device::{network, pci, serial};
+use crate::start::identity;
+use crate::task::{sleep, yield_now};
+use crate::telemetry::sink;
+
+/// How long requests under way may take to be answered.
+const DRAIN: Duration = Duration::from_millis(100);
+/// How long a connection may stay open that has nothing left to say.
+const LINGER: Duration = Duration::from_millis(5);
+
+/// Replaces this instar by `staged`. Runs on core 0, and returns only if the replacement failed.
+pub(super) async fn replace(machine: &'static Machine, mut staged: Staged, mut timeline: Timeline) {
+    let quiesce = time::now();
+    sink::replacement_begins(machine, &timeline);
+    machine.network.stop_accepting();
+    drain(machine).await;
+    let problem = match prepare(machine, &mut staged, &timeline, quiesce) {
+        Ok(boot_info) => enter(machine, &staged, boot_info).unwrap_err(),
+        Err(problem) => problem,
+    };
+    machine.network.resume_accepting();
+    error!("the replacement failed, {} {} serves on: {}", identity().manifest.name, identity().manifest.version, problem.message);
+    timeline.record(Phase::Quiesce, identity().generation, quiesce.0, time::now().0);
+    timeline.outcome = Outcome::Failed;
+    sink::replacement_failed(&timeline, &problem);
+    machine.take_back(staged, timeline);
+}
+
+/// Lets requests under way be answered, then resets what is left, so that no peer waits for a connection that is gone.
+async fn drain(machine: &Machine) {
+    let deadline = time::now() + DRAIN;
+    let mut silent_since = time::now();
+    loop {
+        let (now, stats) = (time::now(), machine.network.stats());
+        if stats.unsent > 0 {
+            silent_since = now;
+        }
+        if stats.connections == 0 || now >= deadline || now - silent_since >= LINGER {
+            break;
+        }
+        sleep(Duration::from_micros(500)).await;
+    }
+    machine.network.abort_all();
+    // The network's task sends the resets.
+    yield_now().await;
+    yield_now().await;
+}
+
+/// Writes everything that the successor is told into its memory. Returns the address of its boot information.
+fn prepare(machine: &Machine, staged: &mut Staged, timeline: &Timeline, quiesce: time::Instant) -> Result<u64, Refusal> {
+    let failed = |message| Refusal::new(Code::StopFailed, message);
+    let record = handover::encode(&Handover::compose(machine, timeline, quiesce));
+    let area = staged.layout.parameters.clone();
+    let base = staged.chunks.range().start;
+    let area_bytes = &mut staged.chunks.bytes()[(area.start - base) as usize..(area.end - base) as usize];
+    if record.len() as u64 > PARAMETER_BYTES / 2 {
+        return Err(failed(format!("the handover record has {} bytes, {} fit", record.len(), PARAMETER_BYTES / 2)));
+    }
+    // The record lies in the upper half of the area, the device tree in the lower.
+    let (tree_part, record_part) = area_bytes.split_at_mut((PARAMETER_BYTES / 2) as usize);
+    record_part[..record.len()].copy_from_slice(&record);
+    let record_start = area.start + PARAMETER_BYTES / 2;
+    let own = machine_region(&staged.layout.own);
+    let parameters = Parameters {
+        memory: &machine.parameters.memory,
+        rsdp: machine.parameters.rsdp,
+        command_line: &machine.parameters.command_line,
+        own,
+        manifest: &staged.manifest_text,
+        release_key: &machine.parameters.release_key,
+        operator_key: &machine.parameters.operator_key,
+        handover: Some(Region { start: record_start, end: record_start + record.len() as u64 }),
+    };
+    boot::write(&parameters, &staged.loaded, tree_part, area.start)
+        .map(|written| written.boot_info_address)
+        .map_err(|error| failed(format!("{error}")))
+}
+
+fn machine_region(range: &core::ops::Range<u64>) -> Region {
+    Region { start: range.start, end: range.end }
+}
+
+/// From here on every microsecond is one in which nobody answers.
+fn enter(machine: &Machine, staged: &Staged, boot_info: u64) -> Result<core::convert::Infallible, Refusal> {
+    let Some(pen) = stop::pen() else { return Err(Refusal::new(Code::StopFailed, "there is no pen to stop the cores in")) };
+    let flush = machine.flush_decision().permit();
+    let marks = pen.header();
+    let relaxed = core::sync::atomic::Ordering::Relaxed;
+    info!("jump to {} {}", staged.manifest.name, staged.manifest.version);
+    network::shut_down();
+    pci::cut_off_from_memory();
+    marks.network_off.store(tsc(), relaxed);
+    interrupts::disable();
+    marks.stop_start.store(tsc(), relaxed);
+    match stop::stop_others(flush) {
+        Ok(stopped) => {
+            marks.stop_end.store(tsc(), relaxed);
+            serial::stage(b'J');
+            // SAFETY: interrupts are off, the devices are cut off, and the image was loaded for this place.
+            unsafe { stop::jump(stopped, flush, staged.loaded.entry, boot_info, staged.layout.stack.start) }
+        }
+        Err(problem) => {
+            interrupts::enable();
+            if let Err(card) = network::init() {
+                error!("the network did not come back: {card}");
+            }
+            Err(Refusal::new(Code::StopFailed, format!("{problem}")))
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! The last words of an instar.
+
+use core::fmt;
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
+
+use x86_64::instructions::port::Port;
+
+#[cfg(metal)]
+use crate::cpu::current;
+use crate::cpu::{registers, time};
+use crate::device::serial;
+
+#[cfg(metal)]
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    let core = current::id();
+    match info.location() {
+        Some(place) => console(format_args!("panic on core {core} at {place}: {}", info.message())),
+        None => console(format_args!("panic on core {core}: {}", info.message())),
+    }
+    end_of_instar(registers::tsc())
+}
+
+/// Writes to the serial line whatever else is going on.
+pub(crate) fn console(text: fmt::Arguments<'_>) {
+    x86_64::instructions::interrupts::disable();
+    serial::write_anyway(text);
+}
+
+/// There is no going on. Resets the machine, so that the firmware boots the first image again and the machine serves.
+/// `since` is the TSC when it became clear.
+pub(crate) fn end_of_instar(since: u64) -> ! {
+    static ENDING: AtomicBool = AtomicBool::new(false);
+    if ENDING.swap(true, Ordering::SeqCst) {
+        // Another core is at it already, or this one failed while it reported.
+        registers::halt_forever();
+    }
+    let lived = time::at(since).0 / 1_000_000;
+    console(format_args!("instar: ended after {lived} ms of machine time; the machine is reset and boots its first image"));
+    // SAFETY: resetting is the point. First the reset control register that chipsets since PIIX have, then the keyboard
+    // controller's reset line.
+    unsafe {
+        Port::<u8>::new(0xcf9).write(0x02);
+        Port::<u8>::new(0xcf9).write(0x06);
+        time::spin(Duration::from_millis(50));
+        Port::<u8>::new(0x64).write(0xfe);
+    }
+    registers::halt_forever()
+}
