@@ -117,14 +117,17 @@ pub fn development() -> Result<PathBuf> {
 /// If the file is missing, is no secret key, or the password is wrong.
 pub fn read_secret(path: &Path) -> Result<SecretKey> {
     let text = read_text(path, "secret key")?;
-    if let Ok(key) = SecretKeyBox::from(text.clone()).into_unencrypted_secret_key() {
-        return Ok(key);
-    }
-    let password = std::env::var(PASSWORD_VARIABLE).ok();
-    SecretKeyBox::from(text).into_secret_key(password).map_err(|e| {
+    let key = match unencrypted(&text) {
+        Some(key) => key,
+        None => SecretKeyBox::from(text)
+            .into_secret_key(std::env::var(PASSWORD_VARIABLE).ok())
+            .map_err(|e| e.to_string())
+            .and_then(checked),
+    };
+    key.map_err(|why| {
         Failure::new(
             Exit::Usage,
-            format!("{} is not a usable minisign secret key: {e}", path.display()),
+            format!("{} is not a usable minisign secret key: {why}", path.display()),
         )
         .hint(format!(
             "make one with `cargo xtask keygen` or `minisign -G`; an encrypted key's password may be in \

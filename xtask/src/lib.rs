@@ -3,11 +3,13 @@
 //! | module | what |
 //! |---|---|
 //! | [`cli`] | the command line, and what each verb prints |
+//! | [`collect`] | the collector: what machines report |
 //! | [`exit`] | exit codes and errors that say what to do |
 //! | [`workspace`], [`build`], [`elf_check`] | from the source to a checked ELF |
 //! | [`keys`], [`image`] | key pairs; the signed archive |
 pub mod build;
 pub mod cli;
+pub mod collect;
 pub mod elf_check;
 pub mod exit;
 pub mod image;

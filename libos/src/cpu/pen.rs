@@ -15,7 +15,7 @@ use super::{apic, tables, vector};
 /// Where a machine's first instar makes the pen.
 const ADDRESS: u64 = 0x1_0000;
 const MAGIC: u64 = u64::from_le_bytes(*b"INSTRPEN");
-const VERSION: u32 = 1;
+
 const PAGE: u64 = 4096;
 
 /// Pages before the slots: header and code, GDT, IDT, page tables (1 + 1 + 4).
@@ -228,6 +228,9 @@ pub enum PenError {
 }
 
 impl Pen {
+    /// Version of the layout.
+    pub const VERSION: u32 = 1;
+
     /// How many bytes a pen for `cores` takes.
     pub fn bytes(cores: usize) -> u64 {
         (FIXED_PAGES + cores as u64) * PAGE
@@ -283,7 +286,7 @@ impl Pen {
 
             *header = Header {
                 magic: MAGIC,
-                version: VERSION,
+                version: Self::VERSION,
                 cores: apics.len() as u32,
                 page_tables: level4 as u64,
                 slots,
@@ -313,7 +316,7 @@ impl Pen {
         let header = address as *mut Header;
         // SAFETY: the caller says that this is RAM.
         let (magic, version, count) = unsafe { ((*header).magic, (*header).version, (*header).cores) };
-        if magic != MAGIC || version < VERSION || count as usize != cores {
+        if magic != MAGIC || version < Self::VERSION || count as usize != cores {
             return Err(PenError::Unknown(address));
         }
         Ok(Self { header })

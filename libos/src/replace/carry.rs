@@ -2,7 +2,7 @@
 
 use super::handover::{self, ChunkRange, HandedCore, Handover, NeighbourRecord, NetworkRecord, PenPlace, Predecessor};
 use super::machine::Machine;
-use super::timeline::{Phase, Timeline};
+use super::timeline::Timeline;
 use crate::cpu::pen::Pen;
 use crate::cpu::time::{self, Calibration, Instant};
 use crate::cpu::{current, stop};
@@ -42,8 +42,6 @@ impl Handover {
     pub(super) fn compose(machine: &Machine, timeline: &Timeline, quiesce: Instant) -> Self {
         let me = identity();
         let clock = time::calibration();
-        let mut timeline = timeline.clone();
-        timeline.record(Phase::Quiesce, me.generation, quiesce.0, quiesce.0);
         let online = current::online();
         let core = |core: &current::Core| HandedCore { apic_id: core.apic().0, online: online.contains(core.id()) };
         let range = |range: core::ops::Range<u64>| ChunkRange { start: range.start, end: range.end };
@@ -70,7 +68,8 @@ impl Handover {
             },
             cores: current::all().iter().map(core).collect(),
             predecessor_chunks: memory::ranges_of(Owner::Own).into_iter().map(range).collect(),
-            timeline,
+            timeline: timeline.clone(),
+            quiesce_ns: quiesce.0,
             undelivered: sink::undelivered(handover::MAX_UNDELIVERED_BYTES)
                 .into_iter()
                 .map(|(signal, body)| (signal.index() as u8, body))

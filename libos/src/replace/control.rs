@@ -2,7 +2,6 @@
 
 use alloc::boxed::Box;
 use alloc::format;
-use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -10,20 +9,20 @@ use loader::image::Limits;
 use loader::signature::PublicKey;
 use loader::signed;
 use log::{info, warn};
-use serde::Serialize;
 
 use super::error::{Code, Refusal};
 use super::machine::{Activity, Machine, State};
 use super::order::{Nonce, Order};
 use super::receive::Receiver;
 use super::stage::stage;
+use super::status::{self, AcceptedAnswer, StagedAnswer, mac_text};
 use super::timeline::{Phase, Timeline};
-use super::{hex, report, upgrade};
+use super::{report, upgrade};
 use crate::clock::{Clock, SpawnHere};
 use crate::confidential::policy::decide;
 use crate::cpu::{CoreId, random};
 use crate::http::{BodyError, Request, Response};
-use crate::net::{self, ListenOptions, TcpListener, TcpOptions};
+use crate::net::{self, ListenOptions, TcpListener};
 use crate::start::{Start, identity};
 use crate::task::spawn_on;
 
@@ -40,7 +39,7 @@ pub(crate) fn install(start: &Start, mac: [u8; 6]) -> &'static Machine {
     let key = |text: &str, what: &str| {
         PublicKey::from_base64(text).unwrap_or_else(|error| panic!("the loader gave no {what} key: {error}"))
     };
-    let parameters = start.parameters.clone();
+    let parameters = &start.parameters;
     let keys = (key(&parameters.release_key, "release"), key(&parameters.operator_key, "operator"));
     let flush = decide(start.options.flush, &crate::cpu::platform());
     let host_id = identity().host_id.clone().unwrap_or_else(|| mac_text(mac));
@@ -54,18 +53,12 @@ pub(crate) fn install(start: &Start, mac: [u8; 6]) -> &'static Machine {
         replacements: handover.map_or(0, |handover| handover.replacements),
         failures: 0,
     };
-    Box::leak(Box::new(Machine::new(parameters, start.options.clone(), network, keys, host_id, flush, state)))
-}
-
-fn mac_text(mac: [u8; 6]) -> String {
-    let [a, b, c, d, e, f] = mac;
-    format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+    Box::leak(Box::new(Machine::new(start, network, keys, host_id, flush, state)))
 }
 
 /// Answers for ever.
 pub(crate) async fn serve(machine: &'static Machine) {
-    let options = ListenOptions { backlog: 2, connections: 8, tcp: TcpOptions::BULK, answers: false };
-    match TcpListener::bind_on(machine.network, PORT, options) {
+    match TcpListener::bind_on(machine.network, PORT, ListenOptions::CONTROL) {
         Ok(listener) => {
             net::http::serve(listener, Clock, SpawnHere, move |request| answer(machine, request)).await;
         }
@@ -92,10 +85,6 @@ async fn answer(machine: &'static Machine, mut request: Request) -> Response {
 }
 
 async fn image(machine: &'static Machine, request: &mut Request) -> Result<Response, Refusal> {
-    #[derive(Serialize)]
-    struct Answer {
-        staged: report::StagedReport,
-    }
     let length = length(request)?;
     let max_image = machine.options.max_image;
     if length > max_image.saturating_add(IMAGE_OVERHEAD) {
@@ -111,26 +100,16 @@ async fn image(machine: &'static Machine, request: &mut Request) -> Result<Respo
             count => receiver.feed(&piece[..count])?,
         }
     }
-    // The old image goes first: two may not fit.
     let received = receiver.finish()?;
     let staged = stage(received)?;
     info!("staged {} {}", staged.manifest.name, staged.manifest.version);
-    let answer = Answer { staged: report::staged(&staged) };
-    machine.with(|state| state.staged.replace(staged));
-    Ok(Response::json(201, &serde_json::to_string(&answer).unwrap_or_default()))
+    let answer = status::json(&StagedAnswer { staged: report::staged(&staged) });
+    // The one that was staged before is freed here, outside the lock.
+    drop(machine.with(|state| state.staged.replace(staged)));
+    Ok(Response::json(201, &answer))
 }
 
 async fn order(machine: &'static Machine, request: &mut Request) -> Result<Response, Refusal> {
-    #[derive(Serialize)]
-    struct Accepted {
-        action: &'static str,
-        generation: u32,
-        trace_id: String,
-    }
-    #[derive(Serialize)]
-    struct Answer {
-        accepted: Accepted,
-    }
     let length = length(request)?;
     if length > MAX_ORDER_ARCHIVE as u64 {
         return Err(Refusal::new(Code::TooLarge, format!("the order has {length} bytes, at most {MAX_ORDER_ARCHIVE} are allowed")));
@@ -162,8 +141,7 @@ async fn order(machine: &'static Machine, request: &mut Request) -> Result<Respo
         timeline.record(phase, generation, start.0, end.0);
     }
     spawn_on(CoreId::BOOT, upgrade::replace(machine, staged, timeline)).detach();
-    let accepted = Accepted { action: order.action.name(), generation: generation + 1, trace_id: hex(&trace_id) };
-    Ok(Response::json(202, &serde_json::to_string(&Answer { accepted }).unwrap_or_default()))
+    Ok(Response::json(202, &status::json(&AcceptedAnswer::new(order.action, generation, &trace_id))))
 }
 
 /// The mark "an order was accepted" for an emulator's instruction trace (`docs/interfaces.md`).

@@ -14,9 +14,9 @@ use super::stage::Staged;
 use super::timeline::Timeline;
 use crate::command_line::CommandLine;
 use crate::confidential::policy::FlushDecision;
-use crate::cpu::random;
+use crate::cpu::{random, time::Instant};
 use crate::net::Shared;
-use crate::start::identity;
+use crate::start::{Start, identity};
 
 /// What the machine is at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,6 +37,8 @@ pub struct Machine {
     pub(super) network: &'static Shared,
     pub(super) release_key: PublicKey,
     pub(super) operator_key: PublicKey,
+    /// When this instar's first instruction ran.
+    pub(super) entered: Instant,
     host_id: String,
     flush: FlushDecision,
 }
@@ -58,8 +60,7 @@ pub(super) struct State {
 
 impl Machine {
     pub(super) fn new(
-        parameters: OwnedParameters,
-        options: CommandLine,
+        start: &Start,
         network: &'static Shared,
         keys: (PublicKey, PublicKey),
         host_id: String,
@@ -67,7 +68,8 @@ impl Machine {
         state: State,
     ) -> Self {
         let (release_key, operator_key) = keys;
-        Self { state: Mutex::new(state), parameters, options, network, release_key, operator_key, host_id, flush }
+        let (parameters, options, entered) = (start.parameters.clone(), start.options.clone(), start.entered);
+        Self { state: Mutex::new(state), parameters, options, entered, network, release_key, operator_key, host_id, flush }
     }
 
     /// What orders call this machine.

@@ -12,6 +12,7 @@ pub mod order;
 mod receive;
 mod report;
 mod stage;
+pub mod status;
 pub(crate) mod successor;
 pub mod timeline;
 mod upgrade;

@@ -1,13 +1,80 @@
-//! What `/v1/status` says.
+//! Fills in what `/v1/status` says.
 
 use alloc::string::String;
-use super::machine::Machine;
+
+use super::machine::{Activity, Machine};
 use super::stage::Staged;
+use super::status::{self, Cores, Flush, Image, Memory, Network, Origin, State, Status, Telemetry};
+use crate::cpu::{current, time};
+use crate::memory;
+use crate::net::{self, Configuration};
+use crate::start::identity;
+use crate::telemetry::{resource, sink};
 
-/// An image that is staged.
-#[derive(serde::Serialize)]
-pub(super) struct StagedReport { name: String }
+pub(super) fn staged(staged: &Staged) -> status::Staged<'_> {
+    status::Staged {
+        name: &staged.manifest.name,
+        version: &staged.manifest.version,
+        security_version: staged.manifest.security_version,
+        elf_bytes: staged.manifest.elf.size,
+        sha256: &staged.manifest.elf.sha256,
+    }
+}
 
-pub(super) fn staged(staged: &Staged) -> StagedReport { StagedReport { name: staged.manifest.name.clone() } }
+/// The text of `GET /v1/status`.
+pub(super) fn status(machine: &Machine) -> String {
+    let me = identity();
+    let now = time::now();
+    let (heap_bytes, heap_used) = memory::heap::usage();
+    let counters = sink::counters();
+    let configuration = machine.network.configuration().unwrap_or_else(|| unreachable!("this is asked over the network"));
+    machine.with(|state| {
+        status::json(&Status {
+            image: Image {
+                name: &me.manifest.name,
+                version: &me.manifest.version,
+                revision: &me.manifest.revision,
+                security_version: me.manifest.security_version,
+                sha256: &me.manifest.elf.sha256,
+            },
+            generation: me.generation,
+            host_id: machine.host_id(),
+            instance_id: &resource::uuid_text(&me.instance_id),
+            state: match (state.activity, &state.staged) {
+                (Activity::Serving, None) => State::Serving,
+                (Activity::Serving, Some(_)) => State::Staged,
+                (Activity::Receiving, _) => State::Receiving,
+                (Activity::Replacing, _) => State::Replacing,
+            },
+            nonce: &state.nonce.hex(),
+            uptime_ns: (now - machine.entered).as_nanos() as u64,
+            machine_ns: now.0,
+            cores: Cores { present: current::all().len(), online: current::online().len() },
+            memory: Memory::new(memory::counts(), heap_bytes, heap_used),
+            flush: Flush::new(machine.options.flush, machine.flush_decision()),
+            network: network(&configuration),
+            telemetry: Telemetry {
+                endpoint: machine.options.otel_endpoint.as_deref(),
+                queued: counters.queued,
+                delivered: counters.delivered.iter().sum(),
+                dropped: counters.dropped.iter().sum::<u64>() + counters.rejected.iter().sum::<u64>(),
+            },
+            staged: state.staged.as_ref().map(staged),
+            last_replacement: state.last.as_ref().map(|timeline| timeline.last_replacement()),
+        })
+    })
+}
 
-pub(super) fn status(_: &Machine) -> String { "{}".into() }
+fn network(configuration: &Configuration) -> Network<'_> {
+    Network {
+        mac: configuration.mac,
+        address: (configuration.address, configuration.prefix),
+        gateway: configuration.gateway,
+        dns: &configuration.dns,
+        origin: match configuration.origin {
+            net::Origin::Dhcp => Origin::Dhcp,
+            net::Origin::Static => Origin::Static,
+            net::Origin::Handover => Origin::Handover,
+        },
+    }
+}

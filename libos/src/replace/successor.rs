@@ -35,7 +35,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// Ends the replacement.
 pub(crate) async fn finish(machine: &'static Machine, handover: Handover, moments: Moments) {
-    let mut timeline = complete(handover.timeline.clone(), handover.generation, &moments);
+    let mut timeline = complete(&handover, &moments);
     machine.with(|state| state.last = Some(timeline.clone()));
 
     let mut first_answer = wait_for_first_answer(machine, moments.network.1 + FIRST_ANSWER).await;
@@ -85,25 +85,23 @@ async fn wait_for_first_answer(machine: &Machine, until: Instant) -> Option<Inst
 
 /// Adds what only the successor can know: what the predecessor left in the pen after it had written its record, and what
 /// the successor itself did.
-fn complete(mut timeline: Timeline, predecessor: u32, moments: &Moments) -> Timeline {
+fn complete(predecessor: &Handover, moments: &Moments) -> Timeline {
+    let mut timeline = predecessor.timeline.clone();
     let me = identity().generation;
     if let Some(pen) = stop::pen() {
         let marks = pen.header();
         let at = |mark: &core::sync::atomic::AtomicU64| time::at(mark.load(Ordering::Relaxed)).0;
         let (off, stop_start, stop_end, jump) =
             (at(&marks.network_off), at(&marks.stop_start), at(&marks.stop_end), at(&marks.jump));
-        // The predecessor knew when quiesce began, not when it would end.
-        if let Some(quiesce) = timeline.spans.iter_mut().find(|span| span.name == Phase::Quiesce) {
-            quiesce.end_ns = off.max(quiesce.start_ns);
-        }
-        timeline.record(Phase::Stop, predecessor, stop_start, stop_end);
+        timeline.record(Phase::Quiesce, predecessor.generation, predecessor.quiesce_ns, off);
+        timeline.record(Phase::Stop, predecessor.generation, stop_start, stop_end);
         timeline.flushes = flushes(pen);
         let first = timeline.flushes.iter().map(|flush| flush.start_ns).min();
         let last = timeline.flushes.iter().map(|flush| flush.end_ns).max();
         if let (Some(first), Some(last)) = (first, last) {
-            timeline.record(Phase::Flush, predecessor, first, last);
+            timeline.record(Phase::Flush, predecessor.generation, first, last);
         }
-        timeline.record(Phase::Jump, predecessor, jump, moments.entered.0.max(jump));
+        timeline.record(Phase::Jump, predecessor.generation, jump, moments.entered.0.max(jump));
     }
     timeline.record(Phase::Start, me, moments.entered.0, moments.network.0.0);
     timeline.record(Phase::Cores, me, moments.cores_woken.0.0, moments.cores_woken.1.0);

@@ -64,13 +64,12 @@ async fn drain(machine: &Machine) {
 /// Writes everything that the successor is told into its memory. Returns the address of its boot information.
 fn prepare(machine: &Machine, staged: &mut Staged, timeline: &Timeline, quiesce: time::Instant) -> Result<u64, Refusal> {
     let failed = |message| Refusal::new(Code::StopFailed, message);
-    let record = handover::encode(&Handover::compose(machine, timeline, quiesce));
+    let record = handover::encode(&Handover::compose(machine, timeline, quiesce))
+        .map_err(|error| failed(format!("{error}")))?;
     let area = staged.layout.parameters.clone();
     let base = staged.chunks.range().start;
     let area_bytes = &mut staged.chunks.bytes()[(area.start - base) as usize..(area.end - base) as usize];
-    if record.len() as u64 > PARAMETER_BYTES / 2 {
-        return Err(failed(format!("the handover record has {} bytes, {} fit", record.len(), PARAMETER_BYTES / 2)));
-    }
+    // `encode` sees to it that the record fits.
     // The record lies in the upper half of the area, the device tree in the lower.
     let (tree_part, record_part) = area_bytes.split_at_mut((PARAMETER_BYTES / 2) as usize);
     record_part[..record.len()].copy_from_slice(&record);

@@ -216,8 +216,8 @@ macro_rules! main {
         // On the host there is nothing to run: say what to do instead.
         #[cfg(not(metal))]
         const _: () = {
-            #[unsafe(no_mangle)]
-            extern "C" fn main() -> i32 {
+            #[unsafe(export_name = "main")]
+            extern "C" fn on_the_host() -> i32 {
                 let _ = $main;
                 ::std::eprintln!("this is an image for a bare machine: cargo xtask build-app {}", env!("CARGO_PKG_NAME"));
                 2

@@ -166,10 +166,14 @@ pub enum PairsError {
 /// (the format of W3C Baggage). One bad pair spoils the list, as the specification asks.
 pub fn resource_attributes(text: &str) -> Result<Vec<(String, String)>, PairsError> {
     let mut pairs = Vec::new();
-    for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
+    for pair in text
+        .split(',')
+        .map(str::trim_ascii)
+        .filter(|pair| !pair.is_empty())
+    {
         let (key, value) = pair.split_once('=').ok_or(PairsError::Pair)?;
-        let key = decode(key.trim()).ok_or(PairsError::Encoding)?;
-        let value = decode(value.trim()).ok_or(PairsError::Encoding)?;
+        let key = decode(key.trim_ascii()).ok_or(PairsError::Encoding)?;
+        let value = decode(value.trim_ascii()).ok_or(PairsError::Encoding)?;
         if key.is_empty() {
             return Err(PairsError::Pair);
         }

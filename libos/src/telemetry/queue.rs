@@ -173,10 +173,11 @@ impl Queue {
                     break;
                 };
                 room = left;
-                chosen.push((entry.order, signal, &entry.body));
+                // At most a few hundred: a sort would cost more code than it saves time.
+                let place = chosen.partition_point(|(order, ..)| *order < entry.order);
+                chosen.insert(place, (entry.order, signal, &entry.body));
             }
         }
-        chosen.sort_unstable_by_key(|(order, ..)| *order);
         chosen
             .into_iter()
             .map(|(_, signal, body)| (signal, body.to_vec()))

@@ -77,7 +77,7 @@ impl SpanId {
 /// The trace and the parent's span of a W3C `traceparent` header: `00-TRACE-SPAN-FLAGS`. `None` if it is anything else;
 /// then a new trace begins (W3C Trace Context, section 3.2).
 pub fn traceparent(header: &str) -> Option<(TraceId, SpanId)> {
-    let mut fields = header.trim().split('-');
+    let mut fields = header.trim_ascii().split('-');
     let version: [u8; 1] = unhex(fields.next()?)?;
     let trace: [u8; 16] = unhex(fields.next()?)?;
     let span: [u8; 8] = unhex(fields.next()?)?;

@@ -21,6 +21,8 @@ struct Arguments {
 enum Verb {
     /// Build an application for the bare machine and pack it into a signed image
     BuildApp(build_app::Options),
+    /// Receive and print what machines report (OTLP/HTTP)
+    Collect(crate::collect::Options),
     /// Make a release and an operator key pair (minisign's format)
     Keygen(keygen::Options),
 }
@@ -40,6 +42,7 @@ pub fn main() -> ExitCode {
 fn run(verb: Verb) -> Result<Exit> {
     match verb {
         Verb::BuildApp(options) => build_app::run(options),
+        Verb::Collect(options) => crate::collect::main(&options).map(|()| Exit::Ok),
         Verb::Keygen(options) => keygen::run(options),
     }
 }

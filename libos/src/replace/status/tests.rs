@@ -1,0 +1,193 @@
+//! The answers against the examples of `docs/interfaces.md`.
+
+use super::*;
+use crate::replace::timeline::{CoreFlush, Outcome, Phase, Timeline};
+use alloc::vec::Vec;
+use serde_json::Value;
+
+const DNS: [Ipv4Addr; 1] = [Ipv4Addr::new(10, 0, 2, 3)];
+
+fn timeline() -> Timeline {
+    let mut timeline = Timeline::new([1; 16], [2; 8], "1.0.0".to_string(), "1.1.0".to_string());
+    timeline.record(Phase::Quiesce, 1, 1, 2);
+    timeline.record(Phase::FirstAnswer, 2, 3, 4);
+    timeline.flushes.push(CoreFlush {
+        core: 0,
+        start_ns: 1,
+        end_ns: 2,
+        cycles: 3,
+    });
+    timeline.outcome = Outcome::Committed;
+    timeline
+}
+
+fn status<'a>(timeline: &'a Timeline, decision: &'a FlushDecision) -> Status<'a> {
+    let counts = Counts {
+        total: 126,
+        free: 122,
+        own: 3,
+        staged: 1,
+        predecessor: 0,
+    };
+    Status {
+        image: Image {
+            name: "hello",
+            version: "1.0.0",
+            revision: "",
+            security_version: 0,
+            sha256: &[0xab; 32],
+        },
+        generation: 1,
+        host_id: "52:54:00:12:34:56",
+        instance_id: "uuid",
+        state: State::Staged,
+        nonce: "00",
+        uptime_ns: 1,
+        machine_ns: 2,
+        cores: Cores {
+            present: 4,
+            online: 4,
+        },
+        memory: Memory::new(counts, 10, 5),
+        flush: Flush::new(FlushPolicy::Auto, decision),
+        network: Network {
+            mac: [0x52, 0x54, 0, 0x12, 0x34, 0x56],
+            address: (Ipv4Addr::new(10, 0, 2, 15), 24),
+            gateway: Some(Ipv4Addr::new(10, 0, 2, 2)),
+            dns: &DNS,
+            origin: Origin::Dhcp,
+        },
+        telemetry: Telemetry {
+            endpoint: Some("http://10.0.2.2:4318"),
+            queued: 0,
+            delivered: 0,
+            dropped: 0,
+        },
+        staged: None,
+        last_replacement: Some(timeline.last_replacement()),
+    }
+}
+
+/// Every key with its place.
+fn keys(value: &Value, place: &str, into: &mut Vec<String>) {
+    match value {
+        Value::Object(members) => {
+            for (key, member) in members {
+                let place = place.to_string() + "." + key;
+                keys(member, &place, into);
+                into.push(place);
+            }
+        }
+        Value::Array(items) => items
+            .iter()
+            .for_each(|item| keys(item, &(place.to_string() + "[]"), into)),
+        _ => {}
+    }
+}
+
+fn sorted_keys(value: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    keys(value, "", &mut found);
+    found.sort();
+    found.dedup();
+    found
+}
+
+fn documented() -> Value {
+    let page = include_str!("../../../../docs/interfaces.md");
+    let example = page.split_once("```json\n").expect("the example").1;
+    serde_json::from_str(example.split_once("```").expect("its end").0).expect("the example is JSON")
+}
+
+fn decision() -> FlushDecision {
+    FlushDecision::Skip {
+        why: "no TDX KeyIDs and no SME".to_string(),
+    }
+}
+
+#[test]
+fn the_keys_are_exactly_the_documented_ones() {
+    let (timeline, decision) = (timeline(), decision());
+    let ours: Value = serde_json::from_str(&json(&status(&timeline, &decision))).expect("JSON");
+    assert_eq!(sorted_keys(&ours), sorted_keys(&documented()));
+}
+
+#[test]
+fn the_texts_have_the_documented_form() {
+    let (timeline, decision) = (timeline(), decision());
+    let ours: Value = serde_json::from_str(&json(&status(&timeline, &decision))).expect("JSON");
+    let example = documented();
+    for place in [
+        "/host_id",
+        "/flush",
+        "/memory/chunk_bytes",
+        "/cores",
+        "/network/address",
+        "/network/gateway",
+        "/network/dns",
+        "/staged",
+        "/telemetry/endpoint",
+        "/last_replacement/outcome",
+        "/last_replacement/from",
+    ] {
+        assert_eq!(ours.pointer(place), example.pointer(place), "{place}");
+    }
+    assert_eq!(ours.pointer("/network/mac"), ours.pointer("/host_id"));
+    let states = example.pointer("/state").and_then(Value::as_str).expect("a text");
+    for state in [State::Serving, State::Receiving, State::Staged, State::Replacing] {
+        let name = json(&state);
+        assert!(
+            states
+                .split(" | ")
+                .any(|known| name == alloc::format!("\"{known}\"")),
+            "{name}"
+        );
+    }
+    assert_eq!(
+        json(&[Origin::Dhcp, Origin::Static, Origin::Handover]),
+        r#"["dhcp","static","handover"]"#
+    );
+}
+
+#[test]
+fn what_is_not_there_is_null() {
+    let (timeline, decision) = (timeline(), decision());
+    let mut status = status(&timeline, &decision);
+    status.last_replacement = None;
+    status.telemetry.endpoint = None;
+    status.network.gateway = None;
+    let ours: Value = serde_json::from_str(&json(&status)).expect("JSON");
+    for place in [
+        "/last_replacement",
+        "/telemetry/endpoint",
+        "/network/gateway",
+        "/staged",
+    ] {
+        assert_eq!(ours.pointer(place), Some(&Value::Null), "{place}");
+    }
+}
+
+#[test]
+fn the_other_answers_are_the_documented_ones() {
+    let staged = Staged {
+        name: "kv",
+        version: "2",
+        security_version: 1,
+        elf_bytes: 9,
+        sha256: &[0xcd; 32],
+    };
+    assert_eq!(
+        json(&StagedAnswer { staged }),
+        alloc::format!(
+            r#"{{"staged":{{"name":"kv","version":"2","security_version":1,"elf_bytes":9,"sha256":"{}"}}}}"#,
+            "cd".repeat(32)
+        )
+    );
+    assert_eq!(
+        json(&AcceptedAnswer::new(Action::Replace, 1, &[0xab; 16])),
+        alloc::format!(
+            r#"{{"accepted":{{"action":"replace","generation":1,"trace_id":"{}"}}}}"#,
+            "ab".repeat(16)
+        )
+    );
+}
