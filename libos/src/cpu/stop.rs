@@ -109,18 +109,24 @@ fn call_off(pen: Pen, others: CoreSet) -> StopError {
     StopError::NoAnswer(silent)
 }
 
+/// Lets `cores` run on, and waits for each to be online again: whoever stops the cores next must not miss one.
 fn resume(pen: Pen, cores: CoreSet) {
+    let deadline = time::now() + PATIENCE;
     for core in cores.iter() {
-        let deadline = time::now() + PATIENCE;
         while !pen.slot(core).is_present() && time::now() < deadline {
             core::hint::spin_loop();
         }
         smp::unpark(pen, core);
     }
-    // Nobody may be stopped again before he has left.
-    let deadline = time::now() + PATIENCE;
-    while cores.iter().any(|core| pen.slot(core).is_called()) && time::now() < deadline {
-        core::hint::spin_loop();
+    for core in cores.iter() {
+        while !current::online().contains(core) && time::now() < deadline {
+            smp::remind(pen, core);
+            time::spin(Duration::from_micros(100));
+        }
+    }
+    let missing = cores.bits() & !current::online().bits();
+    if missing != 0 {
+        log::error!("cores {missing:#b} did not come back from the pen");
     }
 }
 
@@ -140,6 +146,8 @@ pub(super) fn on_interrupt() {
 }
 
 /// An NMI: the second call to a core that did not hear the stop interrupt, or somebody else's, which means nothing here.
+///
+/// It may have interrupted a handler that had not yet told the APIC that it was done. The pen needs an APIC that delivers.
 pub(super) fn on_nmi() {
     leave_if_asked();
 }
@@ -157,8 +165,11 @@ fn leave_if_asked() {
     current::set_offline(core);
     // The report: not before the flush has finished.
     AWAITED.fetch_and(!bit, Ordering::SeqCst);
+    apic::end_all_interrupts();
     // SAFETY: interrupts are off in a handler; this core is not the stopper, which does not ask itself.
     unsafe { smp::park(pen) };
+    // The timer was lost; if the executor was about to halt, this wakes it.
+    time::wake_at(time::now() + Duration::from_millis(1));
     current::set_online(core);
 }
 

@@ -1,5 +1,6 @@
 //! The other end of a replacement: the successor completes the timeline, takes the predecessor's memory over, and reports.
 
+use alloc::format;
 use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
@@ -8,7 +9,7 @@ use core::time::Duration;
 use log::{info, warn};
 
 use super::handover::Handover;
-use super::machine::Machine;
+use super::machine::{Activity, Machine};
 use super::timeline::{CoreFlush, Outcome, Phase, Timeline};
 use crate::clock::machine_time;
 use crate::cpu::time::{self, Instant};
@@ -29,7 +30,7 @@ pub(crate) struct Moments {
 }
 
 /// How long the first answer is waited for before the predecessor's memory is wiped, which takes time that it would need.
-const FIRST_ANSWER: Duration = Duration::from_secs(1);
+const FIRST_ANSWER: Duration = Duration::from_millis(200);
 /// How long a first answer is worth being part of the report.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
@@ -57,6 +58,7 @@ pub(crate) async fn finish(machine: &'static Machine, handover: Handover, moment
         });
     };
     machine.with(|state| {
+        state.activity = Activity::Serving;
         state.replacements += 1;
         state.floor = state.floor.max(identity().manifest().security_version);
     });
@@ -77,11 +79,12 @@ pub(crate) async fn finish(machine: &'static Machine, handover: Handover, moment
         ),
     }
     publish(&timeline);
+    let blackout = timeline
+        .blackout_ns()
+        .map_or_else(|| "unknown".into(), |ns| format!("{} us", ns / 1000));
     info!(
-        "replacement of {} by {} committed, blackout {} us",
-        timeline.from,
-        timeline.to,
-        timeline.blackout_ns().unwrap_or(0) / 1000
+        "replacement of {} by {} committed, blackout {blackout}",
+        timeline.from, timeline.to
     );
     sink::replacement_committed(machine, &handover, &timeline);
 }

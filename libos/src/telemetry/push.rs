@@ -38,9 +38,7 @@ pub(crate) fn start(start: &Start, handover: Option<&Handover>, machine: &'stati
         Ok(endpoint) => endpoint,
         Err(error) => return complain(&error),
     };
-    let pairs = |text: &Option<String>,
-                 parse: fn(&str) -> Pairs,
-                 key: &str| {
+    let pairs = |text: &Option<String>, parse: fn(&str) -> Pairs, key: &str| {
         parse(text.as_deref().unwrap_or_default()).unwrap_or_else(|error| {
             warn!("{key} is ignored: {error}");
             Vec::new()
