@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 pub const SUCCESSOR: Duration = Duration::from_secs(30);
 
 /// How long the timeline's last figures may take once the successor answers.
-const TIMELINE: Duration = Duration::from_secs(2);
+const TIMELINE: Duration = Duration::from_millis(500);
 
 /// Between two questions whether the successor is there. Not shorter: the question itself takes the machine's time.
 const POLL: Duration = Duration::from_millis(10);
