@@ -221,7 +221,7 @@ mod tests {
         assert!((rows[1].start_ms - 2.0).abs() < 1e-9);
         let text = draw(&replacement);
         assert!(
-            text.contains("first: 8.00 ms") && text.contains("not flushed"),
+            text.contains("first answer: 8.00 ms") && text.contains("not flushed"),
             "{text}"
         );
         replacement.flush = vec![CoreFlush {
