@@ -29,6 +29,7 @@ fn staged() -> Machine {
 /// Sends each case; afterwards everything must be as it was.
 fn all_refused(machine: &Machine, method: &str, path: &str, cases: impl IntoIterator<Item = Case>) {
     let before = machine.traces();
+    let own = machine.own_chunks();
     let mut wrong = Vec::new();
     for case in cases {
         let answer = clients::send(machine.control, method, path, &case)
@@ -40,6 +41,7 @@ fn all_refused(machine: &Machine, method: &str, path: &str, cases: impl IntoIter
         assert_eq!(machine.traces(), before, "{} left a trace", case.name);
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    machine.assert_bounded(own);
     machine.assert_serves();
 }
 
