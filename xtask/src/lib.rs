@@ -10,8 +10,15 @@
 pub mod build;
 pub mod cli;
 pub mod collect;
+pub mod client;
+pub mod control;
 pub mod elf_check;
 pub mod exit;
+pub mod http;
 pub mod image;
+pub mod install;
 pub mod keys;
+pub mod machine;
+pub mod order;
+pub mod stats;
 pub mod workspace;

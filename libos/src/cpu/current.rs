@@ -6,6 +6,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use super::core_id::{ApicId, CoreId, CoreSet};
 use super::registers::{msr, write_msr};
 use super::tables::Tables;
+use super::time::{self, Instant};
 use crate::memory::stack::Stack;
 use crate::task::executor::Queue;
 
@@ -29,6 +30,7 @@ unsafe impl Send for Core {}
 
 static CORES: spin::Once<Vec<Core>> = spin::Once::new();
 static ONLINE: AtomicU64 = AtomicU64::new(0);
+static LAST_ONLINE: AtomicU64 = AtomicU64::new(0);
 
 const STACK_BYTES: usize = 64 * 1024;
 
@@ -68,11 +70,17 @@ pub(super) unsafe fn adopt(core: &'static Core) {
 }
 
 pub(super) fn set_online(core: CoreId) {
+    LAST_ONLINE.fetch_max(time::now().0, Ordering::Relaxed);
     ONLINE.fetch_or(CoreSet::EMPTY.with(core).bits(), Ordering::SeqCst);
 }
 
 pub(super) fn set_offline(core: CoreId) {
     ONLINE.fetch_and(!CoreSet::EMPTY.with(core).bits(), Ordering::SeqCst);
+}
+
+/// When the last core came online.
+pub fn last_online() -> Instant {
+    Instant(LAST_ONLINE.load(Ordering::Relaxed))
 }
 
 /// The cores that run tasks.

@@ -42,10 +42,9 @@ pub(crate) unsafe fn init_boot_core(apics: &[ApicId]) {
     enable_extensions();
 }
 
-/// Wakes all other cores from the pen. Returns all that run.
-pub(crate) fn start_others(pen: pen::Pen) -> CoreSet {
+/// Calls all other cores out of the pen. [`current::online`] shows who has come.
+pub(crate) fn start_others(pen: pen::Pen) {
     smp::start_others(pen, crate::memory::page_tables());
-    current::online()
 }
 
 /// What this processor is, for the flush policy.

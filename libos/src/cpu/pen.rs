@@ -351,24 +351,21 @@ impl Pen {
         unsafe { &*(address as *const Slot) }
     }
 
-    /// Wakes `core` from the pen at `entry`. Returns false if it did not go before `patience` ran out.
-    pub fn wake(self, core: CoreId, entry: u64, mut patience: impl FnMut() -> bool) -> bool {
+    /// Calls `core` out of the pen to `entry`. It has gone when its slot's command is 0 again.
+    pub fn call(self, core: CoreId, entry: u64) {
         let slot = self.slot(core);
         slot.vector.store(entry, Ordering::Relaxed);
         slot.command.store(1, Ordering::SeqCst);
         apic::send(ApicId(slot.apic), apic::Delivery::Fixed(vector::WAKE));
-        while slot.command.load(Ordering::SeqCst) != 0 {
-            if !patience() {
-                slot.command.store(0, Ordering::SeqCst);
-                return false;
-            }
-            core::hint::spin_loop();
-        }
-        true
     }
 }
 
 impl Slot {
+    /// Has this slot's core not yet followed the last call?
+    pub fn is_called(&self) -> bool {
+        self.command.load(Ordering::SeqCst) != 0
+    }
+
     /// Does this slot's core wait in the pen?
     pub fn is_present(&self) -> bool {
         self.present.load(Ordering::SeqCst) == 1

@@ -236,17 +236,15 @@ pub(super) unsafe fn park(pen: Pen) {
     apic::enable();
 }
 
-/// Wakes `core` from the pen into this instar: where it parked, or at its first start.
-pub(super) fn unpark(pen: Pen, core: CoreId) -> bool {
-    let deadline = time::now() + PATIENCE;
-    pen.wake(core, leave_pen as *const () as u64, || time::now() < deadline)
+/// Calls `core` out of the pen into this instar: where it parked, or at its first start.
+pub(super) fn unpark(pen: Pen, core: CoreId) {
+    pen.call(core, leave_pen as *const () as u64);
 }
 
-/// Wakes all other cores into their executors. Returns those that run.
-pub(super) fn start_others(pen: Pen, page_tables: u64) -> CoreSet {
-    let mut started = CoreSet::EMPTY;
-    let waiting = || current::all().iter().skip(1).filter(|core| pen.slot(core.id()).is_present());
-    for core in waiting() {
+/// Calls all other cores out of the pen into their executors, and does not wait for them: they say themselves when they
+/// are online.
+pub(super) fn start_others(pen: Pen, page_tables: u64) {
+    for core in current::all().iter().skip(1).filter(|core| pen.slot(core.id()).is_present()) {
         // Six registers of no value, the first function, and an (unused) return address that keeps the stack aligned as
         // if the function had been called.
         let stack = core.stack_top() - 8 * 8;
@@ -256,13 +254,8 @@ pub(super) fn start_others(pen: Pen, page_tables: u64) -> CoreSet {
             (stack as *mut u64).add(6).write(first_function as *const () as u64);
             CONTEXTS.0[core.id().index()].get().write(Context { page_tables, stack });
         }
+        unpark(pen, core.id());
     }
-    for core in waiting() {
-        if unpark(pen, core.id()) {
-            started = started.with(core.id());
-        }
-    }
-    started
 }
 
 extern "C" fn first_function() -> ! {

@@ -110,6 +110,11 @@ fn resume(pen: Pen, cores: CoreSet) {
         }
         smp::unpark(pen, core);
     }
+    // Nobody may be stopped again before he has left.
+    let deadline = time::now() + PATIENCE;
+    while cores.iter().any(|core| pen.slot(core).is_called()) && time::now() < deadline {
+        core::hint::spin_loop();
+    }
 }
 
 impl Stopped {

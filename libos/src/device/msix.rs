@@ -12,7 +12,7 @@ const ENTRY_BYTES: u64 = 16;
 
 /// Makes entry 0 of the function's MSI-X table interrupt `core` with `vector`. Returns false if the function has no MSI-X.
 pub fn enable(function: DeviceFunction, core: ApicId, vector: u8) -> bool {
-    let mut root = pci::root();
+    let mut root = pci::steady_root();
     let Some(capability) = root.capabilities(function).find(|capability| capability.id == CAPABILITY) else {
         return false;
     };

@@ -45,9 +45,79 @@ impl ConfigurationAccess for Ports {
     }
 }
 
+/// Configuration space for a driver that wants to know its BARs, without moving them.
+///
+/// The usual way to learn a BAR's size is to switch the device's decoding off, write ones into the BAR, and read what
+/// stuck. Each step makes an emulator rebuild its memory map, which takes longer than all the rest of a replacement. But
+/// a BAR lies at a multiple of its size (PCI 3.0, section 6.2.5.1), so its address bounds its size from above, and that
+/// is what a driver is told here: enough to see that a structure does not lie outside its BAR, and nothing is written.
+#[derive(Default)]
+pub struct Steady {
+    /// BARs whose size is being asked for, a bit each.
+    asked: u8,
+}
+
+impl Steady {
+    const COMMAND: u8 = 0x04;
+
+    fn bar(register: u8) -> Option<u8> {
+        (0x10..0x28).contains(&register).then_some((register - 0x10) / 4)
+    }
+
+    /// What a BAR would read as after ones had been written, if it were as large as its address allows.
+    fn size_mask(function: DeviceFunction, index: u8) -> u32 {
+        let read = |index: u8| Ports.read_word(function, 0x10 + 4 * index);
+        let is_wide = |bar: u32| bar & 0b111 == 0b100;
+        let own = read(index);
+        if index > 0 && is_wide(read(index - 1)) {
+            // The upper half of a 64-bit BAR.
+            let address = u64::from(own) << 32 | u64::from(read(index - 1) & !0b1111);
+            return (size_mask(address) >> 32) as u32;
+        }
+        if own & 1 == 1 {
+            return size_mask(u64::from(own & !0b11)) as u32 | own & 0b11;
+        }
+        let high = if is_wide(own) { u64::from(read(index + 1)) << 32 } else { 0 };
+        size_mask(high | u64::from(own & !0b1111)) as u32 | own & 0b1111
+    }
+}
+
+/// Ones where an address of a BAR of the largest possible size has address bits; 0 for address 0, which is no BAR.
+const fn size_mask(address: u64) -> u64 {
+    if address == 0 { 0 } else { !((1 << address.trailing_zeros()) - 1) }
+}
+
+impl ConfigurationAccess for Steady {
+    fn read_word(&self, function: DeviceFunction, register: u8) -> u32 {
+        match Self::bar(register) {
+            Some(index) if self.asked & 1 << index != 0 => Self::size_mask(function, index),
+            _ => Ports.read_word(function, register),
+        }
+    }
+
+    fn write_word(&mut self, function: DeviceFunction, register: u8, value: u32) {
+        match Self::bar(register) {
+            Some(index) if value == u32::MAX => self.asked |= 1 << index,
+            Some(index) => self.asked &= !(1 << index),
+            // Decoding off and on again around the question: neither.
+            None if register == Self::COMMAND => {}
+            None => Ports.write_word(function, register, value),
+        }
+    }
+
+    unsafe fn unsafe_clone(&self) -> Self {
+        Self { asked: self.asked }
+    }
+}
+
 /// The root of all buses.
 pub fn root() -> PciRoot<Ports> {
     PciRoot::new(Ports)
+}
+
+/// The same, for drivers that look for their BARs.
+pub fn steady_root() -> PciRoot<Steady> {
+    PciRoot::new(Steady::default())
 }
 
 /// All functions on bus 0 and on the buses behind its bridges.
@@ -87,4 +157,16 @@ pub fn cut_off_from_memory() {
 /// One byte of configuration space.
 pub(super) fn read_byte(function: DeviceFunction, register: u8) -> u8 {
     (Ports.read_word(function, register) >> (8 * (register & 3))) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_bounds_the_size_of_a_bar() {
+        assert_eq!(size_mask(0xfebf_4000), 0xffff_ffff_ffff_c000);
+        assert_eq!(size_mask(0x38_0000_0000), 0xffff_fff8_0000_0000);
+        assert_eq!(size_mask(0), 0);
+    }
 }

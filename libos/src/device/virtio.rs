@@ -82,7 +82,7 @@ impl Messages {
 fn common_configuration(function: DeviceFunction) -> Option<(*mut u16, *mut u16)> {
     const VENDOR: u8 = 0x09;
     const COMMON: u8 = 1;
-    let mut root = pci::root();
+    let mut root = pci::steady_root();
     let capability = root
         .capabilities(function)
         .find(|capability| capability.id == VENDOR && pci::read_byte(function, capability.offset + 3) == COMMON)?;
@@ -171,7 +171,7 @@ impl VirtioNet {
     /// Resets the device and makes it ready.
     pub fn new(function: DeviceFunction) -> Result<Self, NetworkError> {
         pci::enable(function);
-        let transport = PciTransport::new::<Identity, _>(&mut pci::root(), function).map_err(|_| NetworkError::Transport)?;
+        let transport = PciTransport::new::<Identity, _>(&mut pci::steady_root(), function).map_err(|_| NetworkError::Transport)?;
         let transport = Messages::new(function, transport);
         let has_interrupts = transport.vector_registers.is_some();
         let mut card = Self {

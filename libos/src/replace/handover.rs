@@ -15,6 +15,8 @@
 //! The reader still believes nothing: every length, count and address has limits, and [`encode`] checks the same limits,
 //! since a record that its reader refuses must be found out before the jump.
 
+mod check;
+
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
@@ -28,7 +30,6 @@ use thiserror::Error;
 use super::bounded;
 use super::timeline::{MAX_FLUSHES, MAX_VERSION, Timeline};
 use crate::command_line::MAX_HOST_ID;
-use crate::memory::chunks::CHUNK_BYTES;
 
 /// Room for everything that a successor is told, in bytes: the record in the upper half, the device tree in the lower.
 pub const PARAMETER_BYTES: u64 = 256 * 1024;
@@ -51,7 +52,6 @@ const MAGIC: [u8; 8] = *b"INSTARHO";
 const HEADER: usize = 20;
 /// The format that this version writes and reads.
 pub const FORMAT: u32 = 1;
-const PAGE: u64 = 4096;
 
 /// Why a record cannot be read, or must not be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -334,7 +334,7 @@ pub fn decode(bytes: &[u8]) -> Result<Handover, HandoverError> {
     if decoder.position() != body.len() {
         return Err(HandoverError::Malformed(Some(decoder.position())));
     }
-    check(&handover).map_err(HandoverError::Impossible)?;
+    check::check(&handover).map_err(HandoverError::Impossible)?;
     Ok(handover)
 }
 
@@ -344,63 +344,6 @@ pub fn decode(bytes: &[u8]) -> Result<Handover, HandoverError> {
 struct FormatOnly {
     #[n(0)]
     format: u32,
-}
-
-/// What a CBOR reader cannot see. Each of these would be a panic, a hang or a wild write somewhere.
-fn check(handover: &Handover) -> Result<(), &'static str> {
-    let Handover {
-        generation,
-        tsc_hz,
-        apic_hz,
-        pen,
-        cores,
-        ..
-    } = handover;
-    ok((1..u32::MAX).contains(generation), "generation")?;
-    ok(*tsc_hz > 0 && *apic_hz > 0, "clock frequency")?;
-    let pen_end = pen.base.checked_add(pen.bytes);
-    ok(
-        pen.base > 0 && pen.base.is_multiple_of(PAGE) && pen.bytes > 0 && pen_end.is_some(),
-        "pen",
-    )?;
-    let mut ids: Vec<u32> = cores.iter().map(|core| core.apic_id).collect();
-    ids.sort_unstable();
-    ok(
-        !ids.is_empty() && ids.windows(2).all(|pair| pair[0] != pair[1]),
-        "list of cores",
-    )?;
-    for ChunkRange { start, end } in &handover.predecessor_chunks {
-        ok(
-            start < end && start.is_multiple_of(CHUNK_BYTES) && end.is_multiple_of(CHUNK_BYTES),
-            "chunk",
-        )?;
-    }
-    handover.network.as_ref().map_or(Ok(()), check_network)
-}
-
-fn check_network(network: &NetworkRecord) -> Result<(), &'static str> {
-    ok(is_host_mac(network.mac), "hardware address")?;
-    ok(
-        is_host(network.address) && network.prefix <= 32,
-        "network address",
-    )?;
-    ok(network.gateway.is_none_or(is_host), "gateway")?;
-    let of_a_host = |neighbour: &NeighbourRecord| is_host(neighbour.address) && is_host_mac(neighbour.mac);
-    ok(network.dns.iter().all(|server| is_host(*server)), "name server")?;
-    ok(network.neighbours.iter().all(of_a_host), "neighbour")
-}
-
-const fn ok(holds: bool, what: &'static str) -> Result<(), &'static str> {
-    if holds { Ok(()) } else { Err(what) }
-}
-
-const fn is_host(address: Ipv4Addr) -> bool {
-    !(address.is_unspecified() || address.is_broadcast() || address.is_multicast())
-}
-
-/// Bit 0 of the first byte marks a group (IEEE 802.3, 3.2.3).
-fn is_host_mac(mac: [u8; 6]) -> bool {
-    mac[0] & 1 == 0 && mac != [0; 6]
 }
 
 #[cfg(test)]

@@ -22,8 +22,8 @@ use crate::telemetry::sink;
 pub(crate) struct Moments {
     /// Its first instruction.
     pub entered: Instant,
-    /// It woke the other cores; they had answered.
-    pub cores_woken: (Instant, Instant),
+    /// It called the other cores; the last one was online.
+    pub cores: (Instant, Instant),
     /// It began to set the network up; the network was up.
     pub network: (Instant, Instant),
 }
@@ -104,7 +104,7 @@ fn complete(predecessor: &Handover, moments: &Moments) -> Timeline {
         timeline.record(Phase::Jump, predecessor.generation, jump, moments.entered.0.max(jump));
     }
     timeline.record(Phase::Start, me, moments.entered.0, moments.network.0.0);
-    timeline.record(Phase::Cores, me, moments.cores_woken.0.0, moments.cores_woken.1.0);
+    timeline.record(Phase::Cores, me, moments.cores.0.0, moments.cores.1.0);
     timeline.record(Phase::Network, me, moments.network.0.0, moments.network.1.0);
     timeline
 }

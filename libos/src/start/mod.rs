@@ -16,7 +16,7 @@ use loader::boot::{OwnedParameters, Region};
 use log::warn;
 
 use crate::command_line::CommandLine;
-use crate::cpu::{ApicId, CoreId, apic, current, pen::Pen, random, registers, smp, stop, time};
+use crate::cpu::{ApicId, CoreId, apic, current, pen::Pen, registers, smp, stop, time};
 use crate::device::{acpi, serial};
 use crate::memory::chunks::{ChunkMap, Owner};
 use crate::memory;
@@ -73,20 +73,11 @@ extern "C" fn boot(raw: &'static RawBootInfo, _core: u32) -> ! {
         }
     };
     stop::set_pen(pen);
-    let started = time::now();
-    let online = crate::cpu::start_others(pen);
-    if online.len() < apics.len() {
-        warn!("{} of {} cores answered", online.len(), apics.len());
-    }
-    for ignored in &options.ignored {
-        warn!("command line: {} is ignored: {}", ignored.word, ignored.reason);
-    }
-    if random::source() == random::Source::Clock {
-        warn!("no RDSEED and no RDRAND: random numbers can be guessed");
-    }
+    let cores_called = time::now();
+    crate::cpu::start_others(pen);
 
     identity::set(&parameters, &options, predecessor.as_ref());
-    let start = Start { parameters, options, predecessor, entered, cores_woken: (started, time::now()) };
+    let start = Start { parameters, options, predecessor, entered, cores_called };
     executor::spawn_on(CoreId::BOOT, crate::serve::run(start)).detach();
     on_own_stack()
 }
@@ -98,8 +89,8 @@ pub(crate) struct Start {
     pub predecessor: Option<Handover>,
     /// When the first instruction ran.
     pub entered: time::Instant,
-    /// When the other cores were woken, and when they had answered.
-    pub cores_woken: (time::Instant, time::Instant),
+    /// When the other cores were called.
+    pub cores_called: time::Instant,
 }
 
 fn parameters(info: BootInfo) -> OwnedParameters {

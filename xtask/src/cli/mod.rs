@@ -2,6 +2,8 @@
 
 mod build_app;
 mod keygen;
+mod machine;
+mod run;
 
 use crate::exit::{self, Exit};
 use anyhow::Result;
@@ -23,6 +25,8 @@ enum Verb {
     BuildApp(build_app::Options),
     /// Receive and print what machines report (OTLP/HTTP)
     Collect(crate::collect::Options),
+    /// Start a virtual machine with an application or an image in it
+    Run(run::Options),
     /// Make a release and an operator key pair (minisign's format)
     Keygen(keygen::Options),
 }
@@ -43,6 +47,7 @@ fn run(verb: Verb) -> Result<Exit> {
     match verb {
         Verb::BuildApp(options) => build_app::run(options),
         Verb::Collect(options) => crate::collect::main(&options).map(|()| Exit::Ok),
+        Verb::Run(options) => run::run(options),
         Verb::Keygen(options) => keygen::run(options),
     }
 }

@@ -5,6 +5,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::memory::chunks::CHUNK_BYTES;
 use crate::replace::timeline::{CoreFlush, Outcome, Phase, Span};
 
 fn record() -> Handover {

@@ -1,0 +1,79 @@
+use super::*;
+
+/// The example of docs/interfaces.md.
+const DOCUMENTED: &str = r#"{
+  "image": {"name": "hello", "version": "1.0.0", "revision": "", "security_version": 0, "sha256": "…"},
+  "generation": 1, "host_id": "52:54:00:12:34:56", "instance_id": "uuid", "state": "serving",
+  "nonce": "32 hex digits", "uptime_ns": 1, "machine_ns": 1, "cores": {"present": 4, "online": 4},
+  "memory": {"chunk_bytes": 2097152, "chunks": {"total": 126, "free": 120, "own": 3, "staged": 0, "predecessor": 0},
+             "heap": {"bytes": 1, "used": 1}},
+  "flush": {"policy": "auto", "will_flush": false, "why": "no TDX KeyIDs and no SME"},
+  "network": {"mac": "…", "address": "10.0.2.15/24", "gateway": "10.0.2.2", "dns": ["10.0.2.3"], "origin": "dhcp"},
+  "telemetry": {"endpoint": "http://10.0.2.2:4318", "queued": 0, "delivered": 0, "dropped": 0},
+  "staged": null,
+  "last_replacement": {
+    "trace_id": "32 hex digits", "from": "1.0.0", "to": "1.1.0", "outcome": "committed",
+    "phases_ms": {"receive": 1.0, "verify": 1.0, "first_answer": null},
+    "blackout_ms": 1.0,
+    "flush": [{"core": 0, "cycles": 1, "ns": 1}],
+    "spans": [{"name": "receive", "generation": 1, "start_ns": 1, "end_ns": 2}]
+  }
+}"#;
+
+fn answer(status: u16, body: &str) -> Response {
+    Response {
+        status,
+        body: body.as_bytes().to_vec(),
+    }
+}
+
+#[test]
+fn the_documented_status_is_understood() {
+    let status: Status = decode(&answer(200, DOCUMENTED), 200).expect("understood");
+    assert_eq!(status.memory.chunks.free, 120);
+    let replacement = status.last_replacement.expect("one");
+    assert_eq!(replacement.phases_ms.get("verify"), Some(&Some(1.0)));
+    assert_eq!(replacement.phases_ms.get("first_answer"), Some(&None));
+    assert!(status.more.is_empty());
+}
+
+#[test]
+fn a_refusal_keeps_its_code_and_hint() {
+    let body = r#"{"error":{"code":"wrong-key","message":"signed by a stranger","hint":"sign again"}}"#;
+    let error = decode::<Status>(&answer(403, body), 200).expect_err("refused");
+    let failure = error.during("pushing");
+    assert_eq!(failure.exit, Exit::Refused);
+    assert_eq!(failure.hint, "sign again");
+    assert!(failure.what.contains("403 wrong-key"), "{}", failure.what);
+}
+
+#[test]
+fn another_server_is_told_apart() {
+    for (status, body) in [(200, "<html>"), (404, "<html>"), (200, "{}"), (302, "")] {
+        let error = decode::<Status>(&answer(status, body), 200).expect_err("not ours");
+        assert_eq!(error.during("asking").exit, Exit::Failed, "{status} {body}");
+    }
+}
+
+#[test]
+fn addresses_are_read() {
+    for (text, port) in [
+        ("127.0.0.1", PORT),
+        ("127.0.0.1:8000", 8000),
+        ("http://127.0.0.1:8000/", 8000),
+        ("[::1]", PORT),
+        ("[::1]:9", 9),
+    ] {
+        assert_eq!(parse_address(text).expect(text).port(), port);
+    }
+    for bad in [
+        "",
+        "http://",
+        "127.0.0.1:99999",
+        "a b",
+        "127.0.0.1:x",
+        "127.0.0.1/v1/status",
+    ] {
+        assert_eq!(parse_address(bad).expect_err(bad).exit, Exit::Usage);
+    }
+}
