@@ -54,9 +54,6 @@ pub struct Status {
     /// How the last replacement went.
     #[serde(default)]
     pub last_replacement: Option<Replacement>,
-    /// What a newer machine tells besides.
-    #[serde(flatten)]
-    pub more: BTreeMap<String, Value>,
 }
 
 /// The running image.
@@ -321,6 +318,14 @@ pub fn parse_address(text: &str) -> Result<SocketAddr, Failure> {
 /// # Errors
 /// If the machine does not answer, refuses, or says something else.
 pub fn status(address: SocketAddr, limits: Limits) -> Result<Status, ControlError> {
+    decode(&http::get(address, "/v1/status", limits)?, 200)
+}
+
+/// `GET /v1/status` as the machine wrote it, with whatever a newer machine tells besides.
+///
+/// # Errors
+/// If the machine does not answer, refuses, or says something else.
+pub fn raw_status(address: SocketAddr, limits: Limits) -> Result<Value, ControlError> {
     decode(&http::get(address, "/v1/status", limits)?, 200)
 }
 

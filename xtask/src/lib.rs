@@ -21,4 +21,6 @@ pub mod keys;
 pub mod machine;
 pub mod order;
 pub mod stats;
+pub mod timeline;
+pub mod upgrade;
 pub mod workspace;

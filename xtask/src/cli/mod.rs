@@ -4,6 +4,9 @@ mod build_app;
 mod keygen;
 mod machine;
 mod run;
+mod status;
+mod test;
+mod upgrade;
 
 use crate::exit::{self, Exit};
 use anyhow::Result;
@@ -27,12 +30,21 @@ enum Verb {
     Collect(crate::collect::Options),
     /// Start a virtual machine with an application or an image in it
     Run(run::Options),
+    /// Push an image to a running machine and replace its image with it
+    Upgrade(upgrade::Options),
+    /// Ask a running machine how it is
+    Status(status::Options),
+    /// Run all tests, and install what they need
+    Test(test::Options),
     /// Make a release and an operator key pair (minisign's format)
     Keygen(keygen::Options),
 }
 
 /// Runs the verb that the command line names.
 pub fn main() -> ExitCode {
+    // A reader that has seen enough (`| head -1`) ends us quietly, as it does with other programs.
+    // SAFETY: nothing else runs yet, and the default action is a valid one.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     let arguments = Arguments::parse();
     match run(arguments.verb) {
         Ok(exit) => exit.into(),
@@ -48,6 +60,9 @@ fn run(verb: Verb) -> Result<Exit> {
         Verb::BuildApp(options) => build_app::run(options),
         Verb::Collect(options) => crate::collect::main(&options).map(|()| Exit::Ok),
         Verb::Run(options) => run::run(options),
+        Verb::Upgrade(options) => upgrade::run(options),
+        Verb::Status(options) => status::run(options),
+        Verb::Test(options) => test::run(options),
         Verb::Keygen(options) => keygen::run(options),
     }
 }

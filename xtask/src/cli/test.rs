@@ -1,0 +1,44 @@
+//! `test`.
+
+use crate::exit::{Exit, Failure};
+use crate::install;
+use crate::workspace;
+use anyhow::Result;
+use clap::Args;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+#[derive(Args)]
+pub(super) struct Options {
+    /// Install nothing, even if something is missing
+    #[arg(long)]
+    no_install: bool,
+    /// Only the tests whose name contains one of these; what follows `--` goes to the test runner as it is
+    #[arg(value_name = "FILTER", trailing_var_arg = true, allow_hyphen_values = true)]
+    filters: Vec<String>,
+}
+
+pub(super) fn run(options: Options) -> Result<Exit> {
+    install::ensure(install::FOR_MACHINES, !options.no_install)?;
+    let mut cargo = workspace::cargo();
+    if has_nextest() {
+        cargo.args(["nextest", "run", "--workspace"]);
+    } else {
+        cargo.args(["test", "--workspace"]);
+    }
+    cargo.args(&options.filters);
+    // The runner takes our place: its summary is the last thing written, and its exit code is ours.
+    let error = cargo.exec();
+    Err(Failure::new(Exit::Failed, format!("could not start cargo: {error}")).into())
+}
+
+/// Whether `cargo nextest` is there; `cargo test` does the same, more slowly.
+fn has_nextest() -> bool {
+    let mut cargo: Command = workspace::cargo();
+    cargo
+        .args(["nextest", "--version"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    cargo.status().is_ok_and(|status| status.success())
+}
