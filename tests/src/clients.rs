@@ -95,9 +95,13 @@ pub fn head(method: &str, path: &str, length: u64) -> String {
 /// # Errors
 /// Those of the socket.
 pub fn connect(to: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    connect_within(to, PATIENCE)
+}
+
+fn connect_within(to: SocketAddr, patience: Duration) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&to, patience)?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
@@ -157,7 +161,26 @@ fn complete(received: &[u8], ended: bool) -> Option<(Answer, usize)> {
 /// # Errors
 /// Those of [`answer`].
 pub fn request(to: SocketAddr, method: &str, path: &str, body: &[u8]) -> io::Result<Answer> {
-    exchange(to, head(method, path, body.len() as u64).as_bytes(), body)
+    request_within(to, method, path, body, PATIENCE)
+}
+
+/// The same with less patience.
+///
+/// # Errors
+/// Those of [`answer`].
+pub fn request_within(
+    to: SocketAddr,
+    method: &str,
+    path: &str,
+    body: &[u8],
+    patience: Duration,
+) -> io::Result<Answer> {
+    exchange(
+        to,
+        head(method, path, body.len() as u64).as_bytes(),
+        body,
+        patience,
+    )
 }
 
 /// Sends a broken input, with the length that it claims, and reads the answer.
@@ -169,11 +192,12 @@ pub fn send(to: SocketAddr, method: &str, path: &str, case: &Case) -> io::Result
         to,
         head(method, path, case.content_length()).as_bytes(),
         &case.body,
+        PATIENCE,
     )
 }
 
-fn exchange(to: SocketAddr, head: &[u8], body: &[u8]) -> io::Result<Answer> {
-    let mut stream = connect(to)?;
+fn exchange(to: SocketAddr, head: &[u8], body: &[u8], patience: Duration) -> io::Result<Answer> {
+    let mut stream = connect_within(to, patience)?;
     let mut writer = stream.try_clone()?;
     thread::scope(|scope| {
         // That writing fails is not an error: the answer tells.

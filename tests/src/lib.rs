@@ -4,8 +4,16 @@
 //! - [`image`]: images and orders, written by hand
 //! - [`broken`]: every bad input, and the answer it deserves
 //! - [`clients`]: clients with raw sockets, polite and rude
+//! - [`echoes`]: a client that asks all the time
+//! - [`collector`]: an OpenTelemetry collector
+//! - [`prepared`]: the images under test
+//! - [`machine`]: the emulator that runs them
 
 pub mod broken;
 pub mod clients;
+pub mod collector;
+pub mod echoes;
 pub mod image;
+pub mod machine;
+pub mod prepared;
 pub mod witness;

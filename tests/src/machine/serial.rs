@@ -1,0 +1,66 @@
+//! The serial line, read along by a thread of its own.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    sync::{Condvar, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// What came over the line.
+#[derive(Default)]
+pub(super) struct Serial {
+    lines: Mutex<Lines>,
+    more: Condvar,
+}
+
+#[derive(Default)]
+struct Lines {
+    all: Vec<String>,
+    ended: bool,
+}
+
+impl Serial {
+    /// Reads until the machine ends.
+    pub(super) fn read(&self, output: impl Read) {
+        let mut output = BufReader::new(output);
+        let mut line = Vec::new();
+        // A line may hold anything: stage codes, and whatever firmware prints.
+        while output.read_until(b'\n', &mut line).is_ok_and(|bytes| bytes > 0) {
+            let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+            lines.all.push(String::from_utf8_lossy(&line).trim_end().into());
+            self.more.notify_all();
+            line.clear();
+        }
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).ended = true;
+        self.more.notify_all();
+    }
+
+    /// Waits for a line that contains `words`; lines that are there already count. `None`: it did not come in time,
+    /// or the machine ended.
+    pub(super) fn wait(&self, words: &str, within: Duration) -> Option<String> {
+        let deadline = Instant::now() + within;
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = 0;
+        loop {
+            if let Some(line) = lines.all[seen..].iter().find(|line| line.contains(words)) {
+                return Some(line.clone());
+            }
+            seen = lines.all.len();
+            let left = deadline.saturating_duration_since(Instant::now());
+            if lines.ended || left.is_zero() {
+                return None;
+            }
+            lines = self
+                .more
+                .wait_timeout(lines, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    /// All lines so far.
+    pub(super) fn text(&self) -> String {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.all.iter().flat_map(|line| [line, "\n"]).collect()
+    }
+}

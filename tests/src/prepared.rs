@@ -1,0 +1,50 @@
+//! What every machine test starts from: the images of `hello`, built and signed once, and the keys.
+
+use crate::image::{Parts, keys};
+use minisign::SecretKey;
+use std::{fs, path::PathBuf, sync::LazyLock};
+use xtask::{
+    build::{self, BuildOptions},
+    keys::{self as files, Role},
+};
+
+/// Two versions of one application, and whoever signs.
+pub struct Prepared {
+    /// The first stage that trusts the keys below.
+    pub first_stage: PathBuf,
+    /// Version 1.0.0, as a file to boot.
+    pub old_path: PathBuf,
+    /// Version 1.0.0.
+    pub old: Vec<u8>,
+    /// Version 1.1.0.
+    pub new: Vec<u8>,
+    /// Version 1.1.0, taken apart: to break.
+    pub parts: Parts,
+    /// Says what may run.
+    pub release: SecretKey,
+    /// Says who may ask.
+    pub operator: SecretKey,
+    /// A key that no machine knows.
+    pub stranger: SecretKey,
+}
+
+/// Built when first asked for.
+pub static PREPARED: LazyLock<Prepared> = LazyLock::new(|| {
+    let image =
+        |version: &str| build::build_app(&BuildOptions::new("hello").version(version)).expect("hello builds");
+    let (old, new) = (image("1.0.0"), image("1.1.0"));
+    let read = |path: &PathBuf| fs::read(path).expect("the image is there");
+    let directory = files::development().expect("development keys");
+    let secret = |role: Role| files::read_secret(&role.secret_path(&directory)).expect("a secret key");
+    let bytes = read(&new.path);
+    Prepared {
+        first_stage: new.first_stage,
+        old: read(&old.path),
+        old_path: old.path,
+        parts: Parts::of(&bytes),
+        new: bytes,
+        release: secret(Role::Release),
+        operator: secret(Role::Operator),
+        stranger: keys().sk,
+    }
+});
