@@ -14,15 +14,19 @@ use crate::command_line::{AddressSource, CommandLine};
 use crate::cpu::{CoreId, current, random, time};
 use crate::device::{network, serial};
 use crate::net::{self, Addressing, Configuration, Limits, Shared, Stack, Timer};
+use crate::replace::handover::{self, Handover};
 use crate::replace::{control, machine::Machine, successor};
-use crate::start::{Start, application, identity};
-use crate::task::{sleep, spawn, spawn_on};
+use crate::start::{Start, application, handover_record, identity};
+use crate::task::{sleep, spawn, spawn_on, yield_now};
 use crate::telemetry;
 
 /// Runs the instar: first what answers the network, then all the rest.
-pub(crate) async fn run(mut start: Start) {
+pub(crate) async fn run(start: Start) {
     let network_start = time::now();
-    let inherited = start.predecessor.as_mut().and_then(|handover| handover.network_configuration());
+    let inherited = start
+        .predecessor
+        .as_ref()
+        .and_then(|handover| handover.network_configuration());
     match bring_up(&start.options, inherited) {
         Ok(network) => {
             spawn(application().run()).detach();
@@ -36,18 +40,19 @@ pub(crate) async fn run(mut start: Start) {
 }
 
 /// Control plane, telemetry, reports.
-async fn manage(mut start: Start, network: &'static Shared, network_start: time::Instant) {
+async fn manage(start: Start, network: &'static Shared, network_start: time::Instant) {
     let configuration = network.configured().await;
     let network_up = time::now();
     all_online().await;
     // Verifying and loading an image are work: not on the core that moves the packets, if there is another.
     let last = current::online().iter().last().unwrap_or(CoreId::BOOT);
     spawn_on(last, async move {
-        let machine = control::install(&start, configuration.mac);
+        let handover = handover(&start);
+        let machine = control::install(&start, handover.as_ref(), configuration.mac);
         spawn(control::serve(machine)).detach();
-        telemetry::push::start(&start, machine);
+        telemetry::push::start(&start, handover.as_ref(), machine);
         announce(&start, machine, &configuration);
-        if let Some(handover) = start.predecessor.take() {
+        if let Some(handover) = handover {
             let moments = successor::Moments {
                 entered: start.entered,
                 cores: (start.cores_called, current::last_online()),
@@ -57,6 +62,14 @@ async fn manage(mut start: Start, network: &'static Shared, network_start: time:
         }
     })
     .detach();
+}
+
+/// All that the predecessor left. If it cannot be read, this instar serves on without the story of how it came to be.
+fn handover(start: &Start) -> Option<Handover> {
+    let record = handover_record(&start.parameters)?;
+    handover::decode(record)
+        .inspect_err(|error| error!("the predecessor's handover record is damaged: {error}"))
+        .ok()
 }
 
 /// Until every core runs, or has had a second to.
@@ -79,8 +92,11 @@ fn announce(start: &Start, machine: &Machine, configuration: &Configuration) {
         warn!("no RDSEED and no RDRAND: random numbers can be guessed");
     }
     let Configuration { address, prefix, .. } = configuration;
-    info!("network {address}/{prefix}, {online} cores, {}", machine.flush_decision().why());
-    let (image, generation) = (&identity().manifest, identity().generation);
+    info!(
+        "network {address}/{prefix}, {online} cores, {}",
+        machine.flush_decision().why()
+    );
+    let (image, generation) = (&identity().manifest(), identity().generation);
     serial::write(format_args!(
         "instar: serving generation={generation} image={} version={} cores={online}",
         image.name, image.version,
@@ -98,10 +114,25 @@ fn bring_up(options: &CommandLine, inherited: Option<Configuration>) -> Result<&
             dns: options.dns.into_iter().collect::<Vec<Ipv4Addr>>(),
         },
     };
-    let stack = Stack::new(&nic, nic.mac(), addressing, Limits::default(), random::number(), Clock.now())?;
+    let stack = Stack::new(
+        &nic,
+        nic.mac(),
+        addressing,
+        Limits::default(),
+        random::number(),
+        Clock.now(),
+    )?;
     let network: &'static Shared = Box::leak(Box::new(Shared::new(stack)));
     net::install(network);
-    spawn(net::run(network, nic, Clock)).detach();
+    spawn(async move {
+        // The application's tasks come first: whoever asked during the blackout is waiting in the card, and must find the
+        // ports bound.
+        for _ in 0..8 {
+            yield_now().await;
+        }
+        net::run(network, nic, Clock).await;
+    })
+    .detach();
     Ok(network)
 }
 

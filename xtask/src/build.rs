@@ -36,6 +36,10 @@ const IMAGE_LINK: &[&str] = &[
     "-Wl,--gc-sections",
 ];
 
+/// Which byte of an ELF names the operating system it is for, and what stands there for none (System V gABI, ELF header).
+const EI_OSABI: usize = 7;
+const STANDALONE: u8 = 0xff;
+
 /// An image's linker script, from the workspace's root.
 const IMAGE_SCRIPT: &str = "libos/link.ld";
 
@@ -200,7 +204,12 @@ pub fn build_elf(app: &str, features: Option<&str>) -> Result<Vec<u8>> {
     if let Some(features) = features {
         arguments.extend(["--features", features]);
     }
-    cargo_build(app, &arguments, IMAGE_FLAGS, IMAGE_LINK, IMAGE_SCRIPT, &[])
+    let mut elf = cargo_build(app, &arguments, IMAGE_FLAGS, IMAGE_LINK, IMAGE_SCRIPT, &[])?;
+    // No linker option sets it, and Hermit's loaders warn without it.
+    if let Some(os_abi) = elf.get_mut(EI_OSABI) {
+        *os_abi = STANDALONE;
+    }
+    Ok(elf)
 }
 
 /// Builds the first stage with its roots of trust, and puts it to `target/instar/first-stage`.

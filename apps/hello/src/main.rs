@@ -24,7 +24,12 @@ async fn answer(request: Request) -> Response {
     match request.path() {
         "/" => Response::text(
             200,
-            &format!("{} {}, generation {}\n", me.manifest.name, me.manifest.version, me.generation),
+            &format!(
+                "{} {}, generation {}\n",
+                me.manifest().name,
+                me.manifest().version,
+                me.generation
+            ),
         ),
         _ => Response::text(404, "there is only /\n"),
     }

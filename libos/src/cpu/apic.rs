@@ -50,7 +50,9 @@ pub enum Delivery {
 pub fn detect() -> Option<u64> {
     // SAFETY: every x86-64 processor has IA32_APIC_BASE.
     let base = unsafe { read_msr(msr::APIC_BASE) };
-    let has_x2 = raw_cpuid::CpuId::new().get_feature_info().is_some_and(|f| f.has_x2apic());
+    let has_x2 = raw_cpuid::CpuId::new()
+        .get_feature_info()
+        .is_some_and(|f| f.has_x2apic());
     X2APIC.store(has_x2, Ordering::Relaxed);
     let address = base & 0xf_ffff_ffff_f000;
     BASE.store(address, Ordering::Relaxed);
@@ -107,7 +109,10 @@ pub fn send(to: ApicId, delivery: Delivery) {
         // SAFETY: with x2APIC the command register is this MSR; an IPI changes no memory of ours.
         unsafe {
             core::arch::x86_64::_mm_mfence();
-            write_msr(msr::X2APIC + register::COMMAND / 16, u64::from(to.0) << 32 | u64::from(command));
+            write_msr(
+                msr::X2APIC + register::COMMAND / 16,
+                u64::from(to.0) << 32 | u64::from(command),
+            );
         }
         return;
     }

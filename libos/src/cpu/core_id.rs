@@ -81,7 +81,9 @@ impl CoreSet {
 
     /// The cores in it, in ascending order.
     pub fn iter(self) -> impl Iterator<Item = CoreId> {
-        (0..MAX_CORES as u8).map(CoreId).filter(move |core| self.contains(*core))
+        (0..MAX_CORES as u8)
+            .map(CoreId)
+            .filter(move |core| self.contains(*core))
     }
 }
 

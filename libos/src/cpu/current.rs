@@ -110,7 +110,11 @@ pub fn this() -> &'static Core {
 
 /// The number of the core that runs this; core 0 before the cores are set up.
 pub fn id() -> CoreId {
-    if online().is_empty() { CoreId::BOOT } else { this().id }
+    if online().is_empty() {
+        CoreId::BOOT
+    } else {
+        this().id
+    }
 }
 
 impl Core {

@@ -42,9 +42,28 @@ pub(super) fn report(frame: &Frame) -> ! {
          r8  {:016x} r9  {:016x} r10 {:016x} r11 {:016x}\n\
          r12 {:016x} r13 {:016x} r14 {:016x} r15 {:016x}\n\
          rip {:016x} cs {:x} ss {:x} flags {:x}",
-        frame.vector, frame.error, frame.rax, frame.rbx, frame.rcx, frame.rdx, frame.rsi, frame.rdi, frame.rbp,
-        frame.rsp, frame.r8, frame.r9, frame.r10, frame.r11, frame.r12, frame.r13, frame.r14, frame.r15, frame.rip,
-        frame.cs, frame.ss, frame.flags,
+        frame.vector,
+        frame.error,
+        frame.rax,
+        frame.rbx,
+        frame.rcx,
+        frame.rdx,
+        frame.rsi,
+        frame.rdi,
+        frame.rbp,
+        frame.rsp,
+        frame.r8,
+        frame.r9,
+        frame.r10,
+        frame.r11,
+        frame.r12,
+        frame.r13,
+        frame.r14,
+        frame.r15,
+        frame.rip,
+        frame.cs,
+        frame.ss,
+        frame.flags,
     ));
     if frame.vector == 14 {
         let address = x86_64::registers::control::Cr2::read_raw();

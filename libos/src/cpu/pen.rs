@@ -255,7 +255,11 @@ impl Pen {
         // SAFETY: the caller gives the whole range; every write below stays in it.
         unsafe {
             (ADDRESS as *mut u8).write_bytes(0, Self::bytes(apics.len()) as usize);
-            core::ptr::copy_nonoverlapping(&raw const pen_code, (ADDRESS as *mut u8).add(CODE_OFFSET), code_bytes);
+            core::ptr::copy_nonoverlapping(
+                &raw const pen_code,
+                (ADDRESS as *mut u8).add(CODE_OFFSET),
+                code_bytes,
+            );
 
             gdt.add(1).write(0x00af_9b00_0000_ffff);
             gdt.add(2).write(0x00cf_9300_0000_ffff);
@@ -270,7 +274,8 @@ impl Pen {
                 (*slot).tss[25] = 104 << 16;
                 let [low, high] = tables::tss_descriptor(&raw const (*slot).tss as u64, 104);
                 gdt.add(usize::from(FIRST_TSS_SELECTOR) / 8 + 2 * core).write(low);
-                gdt.add(usize::from(FIRST_TSS_SELECTOR) / 8 + 2 * core + 1).write(high);
+                gdt.add(usize::from(FIRST_TSS_SELECTOR) / 8 + 2 * core + 1)
+                    .write(high);
             }
             for number in 0..256_usize {
                 let (handler, stack) = match number {
@@ -374,7 +379,16 @@ impl Slot {
 
 /// What LGDT and LIDT read: limit, then address, in 16-bit words.
 fn descriptor_table(base: u64, limit: u16) -> [u16; 8] {
-    [limit, base as u16, (base >> 16) as u16, (base >> 32) as u16, (base >> 48) as u16, 0, 0, 0]
+    [
+        limit,
+        base as u16,
+        (base >> 16) as u16,
+        (base >> 32) as u16,
+        (base >> 48) as u16,
+        0,
+        0,
+        0,
+    ]
 }
 
 /// Identity mapping: the first 4 GiB by 2 MiB pages, the rest of the first 512 GiB by 1 GiB pages where there are such.
@@ -391,14 +405,20 @@ unsafe fn map_everything(level4: *mut u64, level3: *mut u64, level2: *mut u64) {
     unsafe {
         level4.write(level3 as u64 | PRESENT_WRITABLE);
         for index in 0..4 {
-            level3.add(index).write((level2 as u64 + index as u64 * PAGE) | PRESENT_WRITABLE);
+            level3
+                .add(index)
+                .write((level2 as u64 + index as u64 * PAGE) | PRESENT_WRITABLE);
         }
         for index in 0..4 * 512 {
-            level2.add(index).write((index as u64) << 21 | LARGE | PRESENT_WRITABLE);
+            level2
+                .add(index)
+                .write((index as u64) << 21 | LARGE | PRESENT_WRITABLE);
         }
         if gigabyte_pages {
             for index in 4..512 {
-                level3.add(index).write((index as u64) << 30 | LARGE | PRESENT_WRITABLE);
+                level3
+                    .add(index)
+                    .write((index as u64) << 30 | LARGE | PRESENT_WRITABLE);
             }
         }
     }

@@ -23,7 +23,10 @@ pub enum Source {
 
 /// Fills `bytes`.
 pub fn fill(bytes: &mut [u8]) {
-    GENERATOR.lock().get_or_insert_with(|| ChaCha20Rng::from_seed(seed().0)).fill_bytes(bytes);
+    GENERATOR
+        .lock()
+        .get_or_insert_with(|| ChaCha20Rng::from_seed(seed().0))
+        .fill_bytes(bytes);
 }
 
 /// `N` random bytes.
@@ -41,9 +44,15 @@ pub fn number() -> u64 {
 /// What a seed comes from on this processor.
 pub fn source() -> Source {
     let cpuid = raw_cpuid::CpuId::new();
-    if cpuid.get_extended_feature_info().is_some_and(|features| features.has_rdseed()) {
+    if cpuid
+        .get_extended_feature_info()
+        .is_some_and(|features| features.has_rdseed())
+    {
         Source::Rdseed
-    } else if cpuid.get_feature_info().is_some_and(|features| features.has_rdrand()) {
+    } else if cpuid
+        .get_feature_info()
+        .is_some_and(|features| features.has_rdrand())
+    {
         Source::Rdrand
     } else {
         Source::Clock

@@ -21,7 +21,9 @@ pub mod msr {
 pub unsafe fn read_msr(index: u32) -> u64 {
     let (low, high): (u32, u32);
     // SAFETY: reading an existing MSR changes nothing but EAX and EDX.
-    unsafe { asm!("rdmsr", in("ecx") index, out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags)) };
+    unsafe {
+        asm!("rdmsr", in("ecx") index, out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags))
+    };
     u64::from(high) << 32 | u64::from(low)
 }
 

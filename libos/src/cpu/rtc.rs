@@ -42,7 +42,13 @@ fn read(register: u8) -> u8 {
 /// `time` is seconds, minutes, hours, day, month, year of the century.
 fn decode(time: [u8; 6], status_b: u8) -> u64 {
     const AFTERNOON: u8 = 1 << 7;
-    let number = |value: u8| u64::from(if status_b & BINARY != 0 { value } else { (value >> 4) * 10 + (value & 15) });
+    let number = |value: u8| {
+        u64::from(if status_b & BINARY != 0 {
+            value
+        } else {
+            (value >> 4) * 10 + (value & 15)
+        })
+    };
     let [seconds, minutes, hours, day, month, year] = time;
     let mut hour = number(hours & !AFTERNOON);
     if status_b & HOURS_24 == 0 {
@@ -56,7 +62,11 @@ fn decode(time: [u8; 6], status_b: u8) -> u64 {
 /// Days from 1970-01-01 in the Gregorian calendar, for years from 1970 on. Counts from March, so that the leap day is
 /// a year's last.
 fn days_since_1970(year: u64, month: u64, day: u64) -> u64 {
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let (year, month) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year - 1, month + 9)
+    };
     let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day;
     // 1970-01-01 on that count.
     days.saturating_sub(719_469)

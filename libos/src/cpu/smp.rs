@@ -145,7 +145,13 @@ pub unsafe fn cold_start(pen: Pen, apics: &[ApicId]) -> CoreSet {
         (offset(&raw const trampoline_pen) as *mut u64).write(pen.address());
         (offset(&raw const trampoline_tables) as *mut u64).write(pen.page_tables());
     }
-    let others = || apics.iter().enumerate().skip(1).filter_map(|(index, apic)| Some((CoreId::new(index)?, *apic)));
+    let others = || {
+        apics
+            .iter()
+            .enumerate()
+            .skip(1)
+            .filter_map(|(index, apic)| Some((CoreId::new(index)?, *apic)))
+    };
     let came = || others().filter(|(core, _)| pen.slot(*core).is_present());
     for (_, apic) in others() {
         apic::send(apic, apic::Delivery::Init);
@@ -180,8 +186,14 @@ struct Contexts([UnsafeCell<Context>; MAX_CORES]);
 // the pen; it is read only by the core itself when it leaves the pen.
 unsafe impl Sync for Contexts {}
 
-static CONTEXTS: Contexts =
-    Contexts([const { UnsafeCell::new(Context { page_tables: 0, stack: 0 }) }; MAX_CORES]);
+static CONTEXTS: Contexts = Contexts(
+    [const {
+        UnsafeCell::new(Context {
+            page_tables: 0,
+            stack: 0,
+        })
+    }; MAX_CORES],
+);
 
 /// Where a woken core arrives: RDI is its slot, RSI the pen.
 #[unsafe(naked)]
@@ -229,7 +241,12 @@ pub(super) unsafe fn park(pen: Pen) {
     let slot = core::ptr::from_ref(pen.slot(core.id())) as u64;
     // SAFETY: this core's own context and slot.
     unsafe {
-        enter_pen(slot, pen.address(), CONTEXTS.0[core.id().index()].get(), pen.header().entry());
+        enter_pen(
+            slot,
+            pen.address(),
+            CONTEXTS.0[core.id().index()].get(),
+            pen.header().entry(),
+        );
         // The pen's tables are still loaded.
         current::adopt(core);
     }
@@ -244,15 +261,23 @@ pub(super) fn unpark(pen: Pen, core: CoreId) {
 /// Calls all other cores out of the pen into their executors, and does not wait for them: they say themselves when they
 /// are online.
 pub(super) fn start_others(pen: Pen, page_tables: u64) {
-    for core in current::all().iter().skip(1).filter(|core| pen.slot(core.id()).is_present()) {
+    for core in current::all()
+        .iter()
+        .skip(1)
+        .filter(|core| pen.slot(core.id()).is_present())
+    {
         // Six registers of no value, the first function, and an (unused) return address that keeps the stack aligned as
         // if the function had been called.
         let stack = core.stack_top() - 8 * 8;
         // SAFETY: the core is in the pen and its stack unused.
         unsafe {
             (stack as *mut u64).write_bytes(0, 8);
-            (stack as *mut u64).add(6).write(first_function as *const () as u64);
-            CONTEXTS.0[core.id().index()].get().write(Context { page_tables, stack });
+            (stack as *mut u64)
+                .add(6)
+                .write(first_function as *const () as u64);
+            CONTEXTS.0[core.id().index()]
+                .get()
+                .write(Context { page_tables, stack });
         }
         unpark(pen, core.id());
     }
@@ -260,7 +285,9 @@ pub(super) fn start_others(pen: Pen, page_tables: u64) {
 
 extern "C" fn first_function() -> ! {
     let id = apic::id();
-    let Some(core) = current::all().iter().find(|core| core.apic() == id) else { super::registers::halt_forever() };
+    let Some(core) = current::all().iter().find(|core| core.apic() == id) else {
+        super::registers::halt_forever()
+    };
     // SAFETY: interrupts are off since the pen, and this core has that APIC id.
     unsafe { current::adopt(core) };
     apic::enable();

@@ -57,7 +57,11 @@ pub fn stop_others(flush: Option<HostFlush>) -> Result<Stopped, StopError> {
     if STOPPER.swap(true, Ordering::SeqCst) {
         return Err(StopError::AlreadyStopping);
     }
-    let Some(pen) = pen() else { return Ok(Stopped { cores: CoreSet::EMPTY }) };
+    let Some(pen) = pen() else {
+        return Ok(Stopped {
+            cores: CoreSet::EMPTY,
+        });
+    };
     let me = current::id();
     let others = current::online().without(me);
     FLUSH.store(flush.is_some(), Ordering::SeqCst);
@@ -72,7 +76,10 @@ pub fn stop_others(flush: Option<HostFlush>) -> Result<Stopped, StopError> {
         apic::send(core.apic(), apic::Delivery::Fixed(vector::STOP));
     }
     if !wait_for(pen, others) {
-        for core in CoreSet::from_bits(ASKED.load(Ordering::SeqCst)).iter().filter_map(current::get) {
+        for core in CoreSet::from_bits(ASKED.load(Ordering::SeqCst))
+            .iter()
+            .filter_map(current::get)
+        {
             apic::send(core.apic(), apic::Delivery::Nmi);
         }
         if !wait_for(pen, others) {
@@ -180,7 +187,9 @@ pub unsafe fn jump(_all: Stopped, flush: Option<HostFlush>, entry: u64, boot_inf
     if let Some(pen) = pen() {
         apic::disarm_timer();
         // SAFETY: the pen maps everything at its own address, this code and its stack too.
-        unsafe { core::arch::asm!("mov cr3, {}", in(reg) pen.page_tables(), options(nostack, preserves_flags)) };
+        unsafe {
+            core::arch::asm!("mov cr3, {}", in(reg) pen.page_tables(), options(nostack, preserves_flags))
+        };
         if flush.is_some() {
             flush_into(pen, current::id());
         }

@@ -70,8 +70,14 @@ impl Tables {
     pub unsafe fn load(&mut self) {
         // LTR refuses a descriptor that is marked busy (bit 41), which it is when a core comes back from the pen.
         self.gdt[3] &= !(1 << 41);
-        let gdt = Pointer { limit: size_of_val(&self.gdt) as u16 - 1, base: self.gdt.as_ptr() as u64 };
-        let idt = Pointer { limit: size_of::<Idt>() as u16 - 1, base: IDT.call_once(Idt::new) as *const Idt as u64 };
+        let gdt = Pointer {
+            limit: size_of_val(&self.gdt) as u16 - 1,
+            base: self.gdt.as_ptr() as u64,
+        };
+        let idt = Pointer {
+            limit: size_of::<Idt>() as u16 - 1,
+            base: IDT.call_once(Idt::new) as *const Idt as u64,
+        };
         // SAFETY: both tables live for ever; the selectors are those of the GDT that has just been loaded, and describe
         // the same flat segments that are in use. FS and GS are not touched: GS's base is the core's data.
         unsafe {
@@ -102,7 +108,11 @@ impl Tables {
 pub fn tss_descriptor(base: u64, bytes: usize) -> [u64; 2] {
     const PRESENT_TSS: u64 = 0x89 << 40;
     let limit = bytes as u64 - 1;
-    let low = limit & 0xffff | (base & 0xff_ffff) << 16 | PRESENT_TSS | (limit >> 16 & 0xf) << 48 | (base >> 24 & 0xff) << 56;
+    let low = limit & 0xffff
+        | (base & 0xff_ffff) << 16
+        | PRESENT_TSS
+        | (limit >> 16 & 0xf) << 48
+        | (base >> 24 & 0xff) << 56;
     [low, base >> 32]
 }
 
@@ -120,7 +130,9 @@ static IDT: spin::Once<Idt> = spin::Once::new();
 
 impl Idt {
     fn new() -> Self {
-        Self(core::array::from_fn(|vector| gate(super::interrupt::stub(vector), stack_of(vector), CODE_SELECTOR)))
+        Self(core::array::from_fn(|vector| {
+            gate(super::interrupt::stub(vector), stack_of(vector), CODE_SELECTOR)
+        }))
     }
 }
 

@@ -18,7 +18,10 @@ pub struct Instant(pub u64);
 impl Add<Duration> for Instant {
     type Output = Self;
     fn add(self, span: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
+        Self(
+            self.0
+                .saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)),
+        )
     }
 }
 
@@ -84,7 +87,10 @@ pub fn now() -> Instant {
 
 /// The moment at which the TSC showed `value`.
 pub fn at(value: u64) -> Instant {
-    Instant(scale(value.saturating_sub(TSC_AT_BOOT.load(Ordering::Relaxed)), TICK.load(Ordering::Relaxed)))
+    Instant(scale(
+        value.saturating_sub(TSC_AT_BOOT.load(Ordering::Relaxed)),
+        TICK.load(Ordering::Relaxed),
+    ))
 }
 
 /// `moment` as nanoseconds since 1970.
@@ -121,7 +127,10 @@ pub fn calibrate(tsc_at_boot: u64) -> Calibration {
         unix_at_boot: 0,
     };
     let since_boot = scale(tsc() - tsc_at_boot, tick(calibration.tsc_hz));
-    Calibration { unix_at_boot: super::rtc::unix_seconds() * 1_000_000_000 - since_boot, ..calibration }
+    Calibration {
+        unix_at_boot: super::rtc::unix_seconds() * 1_000_000_000 - since_boot,
+        ..calibration
+    }
 }
 
 fn one_run(pit_ticks: u16) -> (u64, u32) {

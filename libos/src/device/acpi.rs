@@ -29,18 +29,32 @@ const HEADER: usize = 36;
 
 /// APIC ids of all usable cores, in the firmware's order.
 pub fn cores(memory: &impl Memory, rsdp: u64) -> Result<Vec<ApicId>, AcpiError> {
-    let root = memory.read(rsdp, 36).filter(|bytes| bytes.starts_with(b"RSD PTR ")).ok_or(AcpiError::Damaged("RSDP"))?;
+    let root = memory
+        .read(rsdp, 36)
+        .filter(|bytes| bytes.starts_with(b"RSD PTR "))
+        .ok_or(AcpiError::Damaged("RSDP"))?;
     if sum(&root[..20]) != 0 {
         return Err(AcpiError::Damaged("RSDP"));
     }
     let (extended, address) = (word64(root, 24), u64::from(word32(root, 16)));
     // Revision 2 has an XSDT with 64-bit entries.
     let wide = root[15] >= 2 && extended != 0;
-    let (name, signature, entry_bytes) = if wide { ("XSDT", *b"XSDT", 8) } else { ("RSDT", *b"RSDT", 4) };
-    let list = table(memory, if wide { extended } else { address }, signature).ok_or(AcpiError::Damaged(name))?;
+    let (name, signature, entry_bytes) = if wide {
+        ("XSDT", *b"XSDT", 8)
+    } else {
+        ("RSDT", *b"RSDT", 4)
+    };
+    let list =
+        table(memory, if wide { extended } else { address }, signature).ok_or(AcpiError::Damaged(name))?;
     list[HEADER..]
         .chunks_exact(entry_bytes)
-        .map(|entry| if wide { word64(entry, 0) } else { u64::from(word32(entry, 0)) })
+        .map(|entry| {
+            if wide {
+                word64(entry, 0)
+            } else {
+                u64::from(word32(entry, 0))
+            }
+        })
         .find_map(|address| table(memory, address, *b"APIC"))
         .map(usable)
         .ok_or(AcpiError::NoMadt)
@@ -53,7 +67,9 @@ fn usable(madt: &[u8]) -> Vec<ApicId> {
     let mut cores = Vec::new();
     let mut rest = madt.get(44..).unwrap_or_default();
     while let [kind, length, ..] = *rest {
-        let Some(entry) = rest.get(..usize::from(length)).filter(|_| length >= 2) else { break };
+        let Some(entry) = rest.get(..usize::from(length)).filter(|_| length >= 2) else {
+            break;
+        };
         let id = match kind {
             LOCAL_APIC if entry.len() >= 8 && entry[4] & 1 != 0 => Some(u32::from(entry[3])),
             LOCAL_X2APIC if entry.len() >= 16 && entry[8] & 1 != 0 => Some(word32(entry, 4)),
@@ -84,11 +100,17 @@ fn sum(bytes: &[u8]) -> u8 {
 }
 
 fn word32(bytes: &[u8], offset: usize) -> u32 {
-    bytes.get(offset..offset + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes)
+    bytes
+        .get(offset..offset + 4)
+        .and_then(|b| b.try_into().ok())
+        .map_or(0, u32::from_le_bytes)
 }
 
 fn word64(bytes: &[u8], offset: usize) -> u64 {
-    bytes.get(offset..offset + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes)
+    bytes
+        .get(offset..offset + 8)
+        .and_then(|b| b.try_into().ok())
+        .map_or(0, u64::from_le_bytes)
 }
 
 /// Physical memory, as the loader's page tables map it: the first 4 GiB at its own address.
@@ -158,7 +180,10 @@ mod tests {
             &[9, 16, 0, 0, 3, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0],
         ]
         .concat();
-        assert_eq!(cores(&machine(&entries), 0), Ok(vec![ApicId(0), ApicId(3), ApicId(256)]));
+        assert_eq!(
+            cores(&machine(&entries), 0),
+            Ok(vec![ApicId(0), ApicId(3), ApicId(256)])
+        );
     }
 
     #[test]

@@ -13,12 +13,19 @@ const ENTRY_BYTES: u64 = 16;
 /// Makes entry 0 of the function's MSI-X table interrupt `core` with `vector`. Returns false if the function has no MSI-X.
 pub fn enable(function: DeviceFunction, core: ApicId, vector: u8) -> bool {
     let mut root = pci::steady_root();
-    let Some(capability) = root.capabilities(function).find(|capability| capability.id == CAPABILITY) else {
+    let Some(capability) = root
+        .capabilities(function)
+        .find(|capability| capability.id == CAPABILITY)
+    else {
         return false;
     };
     let table = Ports.read_word(function, capability.offset + 4);
-    let Ok(Some(bar)) = root.bar_info(function, (table & 0b111) as u8) else { return false };
-    let Some((address, _)) = bar.memory_address_size() else { return false };
+    let Ok(Some(bar)) = root.bar_info(function, (table & 0b111) as u8) else {
+        return false;
+    };
+    let Some((address, _)) = bar.memory_address_size() else {
+        return false;
+    };
     let entry = address + u64::from(table & !0b111);
     crate::memory::map_device(entry..entry + ENTRY_BYTES);
     let control = Ports.read_word(function, capability.offset);

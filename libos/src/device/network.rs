@@ -37,9 +37,15 @@ static WAITING: Mutex<Option<Waker>> = Mutex::new(None);
 /// Finds the card and makes it ready.
 pub fn init() -> Result<Nic, NetworkError> {
     let functions = pci::functions();
-    let (function, _) = functions.iter().find(|(_, info)| VirtioNet::matches(info)).ok_or(NetworkError::NotFound)?;
+    let (function, _) = functions
+        .iter()
+        .find(|(_, info)| VirtioNet::matches(info))
+        .ok_or(NetworkError::NotFound)?;
     let card = VirtioNet::new(*function)?;
-    let nic = Nic { mac: card.mac(), has_interrupts: card.has_interrupts() };
+    let nic = Nic {
+        mac: card.mac(),
+        has_interrupts: card.has_interrupts(),
+    };
     *CARD.lock() = Some(card);
     WORK.store(true, Ordering::SeqCst);
     Ok(nic)
@@ -93,7 +99,11 @@ impl Nic {
 impl crate::net::Nic for Nic {
     fn poll_interrupt(&self, cx: &mut Context<'_>) -> Poll<()> {
         *WAITING.lock() = Some(cx.waker().clone());
-        if WORK.swap(false, Ordering::SeqCst) { Poll::Ready(()) } else { Poll::Pending }
+        if WORK.swap(false, Ordering::SeqCst) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
     }
 }
 
@@ -109,7 +119,13 @@ impl Device for Nic {
             return None;
         }
         let (buffer, frame) = card.receive()?;
-        Some((Received { buffer: Some(buffer), frame }, Sending))
+        Some((
+            Received {
+                buffer: Some(buffer),
+                frame,
+            },
+            Sending,
+        ))
     }
 
     fn transmit(&mut self, _: Instant) -> Option<Sending> {
@@ -134,7 +150,11 @@ pub struct Received {
 impl RxToken for Received {
     fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
         // The card is not locked here: the stack may answer while it looks at the frame.
-        f(self.buffer.as_ref().and_then(|buffer| buffer.get(self.frame.clone())).unwrap_or_default())
+        f(self
+            .buffer
+            .as_ref()
+            .and_then(|buffer| buffer.get(self.frame.clone()))
+            .unwrap_or_default())
     }
 }
 

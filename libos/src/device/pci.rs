@@ -77,14 +77,22 @@ impl Steady {
         if own & 1 == 1 {
             return size_mask(u64::from(own & !0b11)) as u32 | own & 0b11;
         }
-        let high = if is_wide(own) { u64::from(read(index + 1)) << 32 } else { 0 };
+        let high = if is_wide(own) {
+            u64::from(read(index + 1)) << 32
+        } else {
+            0
+        };
         size_mask(high | u64::from(own & !0b1111)) as u32 | own & 0b1111
     }
 }
 
 /// Ones where an address of a BAR of the largest possible size has address bits; 0 for address 0, which is no BAR.
 const fn size_mask(address: u64) -> u64 {
-    if address == 0 { 0 } else { !((1 << address.trailing_zeros()) - 1) }
+    if address == 0 {
+        0
+    } else {
+        !((1 << address.trailing_zeros()) - 1)
+    }
 }
 
 impl ConfigurationAccess for Steady {
@@ -141,7 +149,10 @@ pub fn functions() -> Vec<(DeviceFunction, DeviceFunctionInfo)> {
 
 /// Lets `function` decode its addresses and reach memory.
 pub fn enable(function: DeviceFunction) {
-    root().set_command(function, Command::IO_SPACE | Command::MEMORY_SPACE | Command::BUS_MASTER);
+    root().set_command(
+        function,
+        Command::IO_SPACE | Command::MEMORY_SPACE | Command::BUS_MASTER,
+    );
 }
 
 /// No function reaches memory any more: what a driver has forgotten to quiesce cannot write into the next image.

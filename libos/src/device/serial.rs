@@ -14,7 +14,9 @@ static LINE: Mutex<Option<Uart16550<PioBackend>>> = Mutex::new(None);
 /// Sets the line up. Without a UART nothing is ever written.
 pub fn init() {
     // SAFETY: COM1 is this module's; the first stage, which used it before, is gone.
-    let Ok(mut uart) = (unsafe { Uart16550::new_port(COM1) }) else { return };
+    let Ok(mut uart) = (unsafe { Uart16550::new_port(COM1) }) else {
+        return;
+    };
     if uart.init(Config::default()).is_ok() {
         *LINE.lock() = Some(uart);
     }

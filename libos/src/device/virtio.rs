@@ -32,7 +32,9 @@ unsafe impl Hal for Identity {
     fn dma_alloc(pages: usize, _: BufferDirection) -> (PhysAddr, NonNull<u8>) {
         let layout = layout(pages);
         // SAFETY: not of size zero: virtio-drivers asks for at least one page.
-        let Some(memory) = NonNull::new(unsafe { alloc_zeroed(layout) }) else { handle_alloc_error(layout) };
+        let Some(memory) = NonNull::new(unsafe { alloc_zeroed(layout) }) else {
+            handle_alloc_error(layout)
+        };
         (memory.as_ptr() as PhysAddr, memory)
     }
 
@@ -74,7 +76,10 @@ impl Messages {
     fn new(function: DeviceFunction, inner: PciTransport) -> Self {
         let core = current::get(CoreId::BOOT).map(|core| core.apic());
         let has_messages = core.is_some_and(|core| msix::enable(function, core, vector::NETWORK));
-        Self { inner, vector_registers: has_messages.then(|| common_configuration(function)).flatten() }
+        Self {
+            inner,
+            vector_registers: has_messages.then(|| common_configuration(function)).flatten(),
+        }
     }
 }
 
@@ -83,20 +88,33 @@ fn common_configuration(function: DeviceFunction) -> Option<(*mut u16, *mut u16)
     const VENDOR: u8 = 0x09;
     const COMMON: u8 = 1;
     let mut root = pci::steady_root();
-    let capability = root
-        .capabilities(function)
-        .find(|capability| capability.id == VENDOR && pci::read_byte(function, capability.offset + 3) == COMMON)?;
-    let bar = root.bar_info(function, pci::read_byte(function, capability.offset + 4)).ok()??;
+    let capability = root.capabilities(function).find(|capability| {
+        capability.id == VENDOR && pci::read_byte(function, capability.offset + 3) == COMMON
+    })?;
+    let bar = root
+        .bar_info(function, pci::read_byte(function, capability.offset + 4))
+        .ok()??;
     let base = bar.memory_address_size()?.0 + u64::from(Ports.read_word(function, capability.offset + 8));
     // Mapped by the transport.
     Some(((base + 22) as *mut u16, (base + 26) as *mut u16))
 }
 
 impl Transport for Messages {
-    fn queue_set(&mut self, queue: u16, size: u32, descriptors: PhysAddr, driver: PhysAddr, device: PhysAddr) {
+    fn queue_set(
+        &mut self,
+        queue: u16,
+        size: u32,
+        descriptors: PhysAddr,
+        driver: PhysAddr,
+        device: PhysAddr,
+    ) {
         if let Some((select, queue_vector)) = self.vector_registers {
             // Sent frames are collected when the next one is sent: no interrupt for them.
-            let entry = if queue == Self::RECEIVE_QUEUE { 0 } else { NO_VECTOR };
+            let entry = if queue == Self::RECEIVE_QUEUE {
+                0
+            } else {
+                NO_VECTOR
+            };
             // SAFETY: registers of this device, mapped uncached, 16-bit aligned by the specification.
             unsafe {
                 select.write_volatile(queue);
@@ -147,7 +165,11 @@ impl Transport for Messages {
     fn read_config_space<T: FromBytes + IntoBytes>(&self, offset: usize) -> virtio_drivers::Result<T> {
         self.inner.read_config_space(offset)
     }
-    fn write_config_space<T: IntoBytes + Immutable>(&mut self, offset: usize, value: T) -> virtio_drivers::Result<()> {
+    fn write_config_space<T: IntoBytes + Immutable>(
+        &mut self,
+        offset: usize,
+        value: T,
+    ) -> virtio_drivers::Result<()> {
         self.inner.write_config_space(offset, value)
     }
 }
@@ -171,7 +193,8 @@ impl VirtioNet {
     /// Resets the device and makes it ready.
     pub fn new(function: DeviceFunction) -> Result<Self, NetworkError> {
         pci::enable(function);
-        let transport = PciTransport::new::<Identity, _>(&mut pci::steady_root(), function).map_err(|_| NetworkError::Transport)?;
+        let transport = PciTransport::new::<Identity, _>(&mut pci::steady_root(), function)
+            .map_err(|_| NetworkError::Transport)?;
         let transport = Messages::new(function, transport);
         let has_interrupts = transport.vector_registers.is_some();
         let mut card = Self {
@@ -226,7 +249,9 @@ impl VirtioNet {
     /// Sends a frame of `length` bytes that `fill` writes. Without a free buffer the frame is lost, as on a wire.
     pub fn transmit<R>(&mut self, length: usize, fill: impl FnOnce(&mut [u8]) -> R) -> R {
         let mut spare = [0; BUFFER];
-        let Some(mut buffer) = self.free.pop() else { return fill(&mut spare[..length.min(BUFFER)]) };
+        let Some(mut buffer) = self.free.pop() else {
+            return fill(&mut spare[..length.min(BUFFER)]);
+        };
         let header = self.raw.fill_buffer_header(&mut buffer[..]).unwrap_or(0);
         let end = (header + length).min(BUFFER);
         let result = fill(&mut buffer[header..end]);
@@ -240,7 +265,9 @@ impl VirtioNet {
 
     fn collect_sent(&mut self) {
         while let Some(token) = self.raw.poll_transmit() {
-            let Some(buffer) = self.transmit.get_mut(usize::from(token)).and_then(Option::take) else { return };
+            let Some(buffer) = self.transmit.get_mut(usize::from(token)).and_then(Option::take) else {
+                return;
+            };
             // SAFETY: the buffer that `transmit` gave with this token. Its length is not looked at for a readable buffer.
             if unsafe { self.raw.transmit_complete(token, &buffer[..]) }.is_err() {
                 return;

@@ -26,14 +26,22 @@ unsafe impl Source for Chunks {
         if !talc.source.first_used {
             talc.source.first_used = true;
             // SAFETY: only here, once, under the heap's lock.
-            return unsafe { talc.claim((&raw mut FIRST).cast(), FIRST_BYTES) }.map(|_| ()).ok_or(());
+            return unsafe { talc.claim((&raw mut FIRST).cast(), FIRST_BYTES) }
+                .map(|_| ())
+                .ok_or(());
         }
         // Room for the allocation, its alignment, and talc's own tags at both ends.
         const OVERHEAD: usize = 4096;
-        let bytes = layout.size().checked_add(layout.align()).and_then(|n| n.checked_add(OVERHEAD)).ok_or(())?;
+        let bytes = layout
+            .size()
+            .checked_add(layout.align())
+            .and_then(|n| n.checked_add(OVERHEAD))
+            .ok_or(())?;
         let range = super::take_for_heap(bytes.div_ceil(CHUNK as usize)).ok_or(())?;
         // SAFETY: the chunk map has just given these chunks to the heap, and they are mapped writable.
-        unsafe { talc.claim(range.start as *mut u8, (range.end - range.start) as usize) }.map(|_| ()).ok_or(())
+        unsafe { talc.claim(range.start as *mut u8, (range.end - range.start) as usize) }
+            .map(|_| ())
+            .ok_or(())
     }
 }
 
@@ -48,7 +56,10 @@ pub unsafe fn give(range: core::ops::Range<u64>) {
     const WORTH_IT: u64 = 4096;
     if range.end.saturating_sub(range.start) >= WORTH_IT {
         // SAFETY: as the caller says.
-        unsafe { HEAP.lock().claim(range.start as *mut u8, (range.end - range.start) as usize) };
+        unsafe {
+            HEAP.lock()
+                .claim(range.start as *mut u8, (range.end - range.start) as usize)
+        };
     }
 }
 
@@ -56,5 +67,8 @@ pub unsafe fn give(range: core::ops::Range<u64>) {
 pub fn usage() -> (u64, u64) {
     let heap = HEAP.lock();
     let counters = heap.counters();
-    (counters.claimed_bytes as u64, counters.claimed_bytes.saturating_sub(counters.available_bytes) as u64)
+    (
+        counters.claimed_bytes as u64,
+        counters.claimed_bytes.saturating_sub(counters.available_bytes) as u64,
+    )
 }

@@ -60,9 +60,18 @@ pub unsafe fn init(map: ChunkMap, ram: &[Range<u64>]) {
         space.map(region.clone(), Access::Data);
     }
     let part = |start: *const u8, end: *const u8| start as u64..end as u64;
-    space.map(part(&raw const parts::image_start, &raw const parts::text_start), Access::ReadOnly);
-    space.map(part(&raw const parts::text_start, &raw const parts::text_end), Access::Code);
-    space.map(part(&raw const parts::data_start, &raw const parts::relro_end), Access::ReadOnly);
+    space.map(
+        part(&raw const parts::image_start, &raw const parts::text_start),
+        Access::ReadOnly,
+    );
+    space.map(
+        part(&raw const parts::text_start, &raw const parts::text_end),
+        Access::Code,
+    );
+    space.map(
+        part(&raw const parts::data_start, &raw const parts::relro_end),
+        Access::ReadOnly,
+    );
     space.map(0..4096, Access::None);
     // SAFETY: all of RAM is mapped, the image with the rights that its parts need. `.data.rel.ro` was relocated by the
     // loader and is only read from now on.
@@ -91,12 +100,19 @@ pub(crate) fn protect(range: Range<u64>, access: Access) {
 
 /// Is anything mapped at `address`?
 pub fn is_mapped(address: u64) -> bool {
-    SPACE.lock().as_mut().is_some_and(|space| space.is_mapped(address))
+    SPACE
+        .lock()
+        .as_mut()
+        .is_some_and(|space| space.is_mapped(address))
 }
 
 fn take_for_heap(count: usize) -> Option<Range<u64>> {
     // Until the own page tables are in use, the loader's are, which map the first 4 GiB.
-    let limit = if SPACE.try_lock().is_some_and(|space| space.is_none()) { 4 << 30 } else { u64::MAX };
+    let limit = if SPACE.try_lock().is_some_and(|space| space.is_none()) {
+        4 << 30
+    } else {
+        u64::MAX
+    };
     with_chunks(|map| map.take_run(count as u64, Owner::Own, limit, crate::cpu::registers::tsc()))?
 }
 

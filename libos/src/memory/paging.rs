@@ -4,9 +4,9 @@
 use alloc::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 use core::ops::Range;
 
+use x86_64::VirtAddr;
 use x86_64::instructions::tlb;
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr3};
-use x86_64::VirtAddr;
 
 const PAGE: u64 = 4096;
 const LARGE_PAGE: u64 = 2 << 20;
@@ -83,7 +83,11 @@ impl AddressSpace {
                     continue;
                 }
             }
-            *self.entry(address, 1) = if access == Access::None { 0 } else { address | access.bits() };
+            *self.entry(address, 1) = if access == Access::None {
+                0
+            } else {
+                address | access.bits()
+            };
             address += PAGE;
         }
     }
@@ -175,7 +179,11 @@ mod tests {
         /// The rights of the page that holds `address`, as bits.
         fn rights(&mut self, address: u64) -> u64 {
             let large = *self.entry(address, 2);
-            let entry = if large & bit::LARGE != 0 { large } else { *self.entry(address, 1) };
+            let entry = if large & bit::LARGE != 0 {
+                large
+            } else {
+                *self.entry(address, 1)
+            };
             entry & (bit::PRESENT | bit::WRITABLE | bit::NO_EXECUTE | bit::NO_CACHE)
         }
     }
@@ -187,18 +195,36 @@ mod tests {
         space.map(3 * LARGE_PAGE + PAGE..3 * LARGE_PAGE + 2 * PAGE, Access::None);
         space.map(5 * LARGE_PAGE..5 * LARGE_PAGE + 3 * PAGE, Access::Code);
         assert_eq!(space.rights(3 * LARGE_PAGE + PAGE), 0);
-        assert_eq!(space.rights(3 * LARGE_PAGE), bit::PRESENT | bit::WRITABLE | bit::NO_EXECUTE);
-        assert_eq!(space.rights(3 * LARGE_PAGE + 2 * PAGE), bit::PRESENT | bit::WRITABLE | bit::NO_EXECUTE);
+        assert_eq!(
+            space.rights(3 * LARGE_PAGE),
+            bit::PRESENT | bit::WRITABLE | bit::NO_EXECUTE
+        );
+        assert_eq!(
+            space.rights(3 * LARGE_PAGE + 2 * PAGE),
+            bit::PRESENT | bit::WRITABLE | bit::NO_EXECUTE
+        );
         assert_eq!(space.rights(5 * LARGE_PAGE), bit::PRESENT);
-        assert_eq!(space.rights(5 * LARGE_PAGE + 3 * PAGE), bit::PRESENT | bit::WRITABLE | bit::NO_EXECUTE);
+        assert_eq!(
+            space.rights(5 * LARGE_PAGE + 3 * PAGE),
+            bit::PRESENT | bit::WRITABLE | bit::NO_EXECUTE
+        );
         assert!(!space.is_mapped(8 * LARGE_PAGE));
     }
 
     #[test]
     fn no_access_is_writable_and_executable() {
-        for access in [Access::Code, Access::ReadOnly, Access::Data, Access::Device, Access::None] {
+        for access in [
+            Access::Code,
+            Access::ReadOnly,
+            Access::Data,
+            Access::Device,
+            Access::None,
+        ] {
             let bits = access.bits();
-            assert!(bits & bit::WRITABLE == 0 || bits & bit::NO_EXECUTE != 0, "{access:?}");
+            assert!(
+                bits & bit::WRITABLE == 0 || bits & bit::NO_EXECUTE != 0,
+                "{access:?}"
+            );
         }
     }
 

@@ -34,7 +34,10 @@ impl Stack {
         if let Some(entry) = GUARDS.get(index) {
             entry.store(guard, Ordering::Relaxed);
         }
-        Self { guard, bytes: bytes as u64 }
+        Self {
+            guard,
+            bytes: bytes as u64,
+        }
     }
 
     /// The address just above it, a multiple of 16: what the stack pointer starts with.

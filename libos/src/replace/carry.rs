@@ -1,6 +1,8 @@
 //! Between the handover record and the running instar.
 
-use super::handover::{self, ChunkRange, HandedCore, Handover, NeighbourRecord, NetworkRecord, PenPlace, Predecessor};
+use super::handover::{
+    self, ChunkRange, Essentials, HandedCore, Handover, NeighbourRecord, NetworkRecord, PenPlace, Predecessor,
+};
 use super::machine::Machine;
 use super::timeline::Timeline;
 use crate::cpu::pen::Pen;
@@ -11,7 +13,7 @@ use crate::net::{Configuration, Neighbour, Origin};
 use crate::start::identity;
 use crate::telemetry::sink;
 
-impl Handover {
+impl Essentials {
     /// The clock that all instars of the machine share.
     pub fn clock(&self) -> Calibration {
         Calibration {
@@ -34,24 +36,37 @@ impl Handover {
             dns: network.dns.clone(),
             origin: Origin::Handover,
             leased: network.leased,
-            neighbours: neighbours.map(|near| Neighbour { address: near.address, mac: near.mac }).collect(),
+            neighbours: neighbours
+                .map(|near| Neighbour {
+                    address: near.address,
+                    mac: near.mac,
+                })
+                .collect(),
         })
     }
+}
 
+impl Handover {
     /// What this instar tells its successor. `quiesce` is when it began to; the end is noted in the pen.
     pub(super) fn compose(machine: &Machine, timeline: &Timeline, quiesce: Instant) -> Self {
         let me = identity();
         let clock = time::calibration();
         let online = current::online();
-        let core = |core: &current::Core| HandedCore { apic_id: core.apic().0, online: online.contains(core.id()) };
-        let range = |range: core::ops::Range<u64>| ChunkRange { start: range.start, end: range.end };
+        let core = |core: &current::Core| HandedCore {
+            apic_id: core.apic().0,
+            online: online.contains(core.id()),
+        };
+        let range = |range: core::ops::Range<u64>| ChunkRange {
+            start: range.start,
+            end: range.end,
+        };
         let (floor, replacements) = machine.with(|state| (state.floor, state.replacements));
         Self {
             format: handover::FORMAT,
             generation: me.generation,
             predecessor: Predecessor {
-                name: me.manifest.name.clone(),
-                version: me.manifest.version.clone(),
+                name: me.manifest().name.clone(),
+                version: me.manifest().version.clone(),
                 instance_id: me.instance_id,
             },
             unix_at_boot: clock.unix_at_boot,
@@ -86,7 +101,12 @@ fn network(configuration: Configuration) -> NetworkRecord {
         address: configuration.address,
         prefix: configuration.prefix,
         gateway: configuration.gateway,
-        neighbours: near.map(|near| NeighbourRecord { address: near.address, mac: near.mac }).collect(),
+        neighbours: near
+            .map(|near| NeighbourRecord {
+                address: near.address,
+                mac: near.mac,
+            })
+            .collect(),
         dns: configuration.dns,
         leased: configuration.leased,
     }

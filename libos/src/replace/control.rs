@@ -11,6 +11,7 @@ use loader::signed;
 use log::{info, warn};
 
 use super::error::{Code, Refusal};
+use super::handover::Handover;
 use super::machine::{Activity, Machine, State};
 use super::order::{Nonce, Order};
 use super::receive::Receiver;
@@ -34,16 +35,20 @@ const MAX_ORDER_ARCHIVE: usize = 16 * 1024;
 const PIECE: usize = 16 * 1024;
 
 /// Makes this instar's control plane. Called once, when the network is up.
-pub(crate) fn install(start: &Start, mac: [u8; 6]) -> &'static Machine {
-    let Some(network) = net::default_network() else { unreachable!("the network is up") };
+pub(crate) fn install(start: &Start, handover: Option<&Handover>, mac: [u8; 6]) -> &'static Machine {
+    let Some(network) = net::default_network() else {
+        unreachable!("the network is up")
+    };
     let key = |text: &str, what: &str| {
         PublicKey::from_base64(text).unwrap_or_else(|error| panic!("the loader gave no {what} key: {error}"))
     };
     let parameters = &start.parameters;
-    let keys = (key(&parameters.release_key, "release"), key(&parameters.operator_key, "operator"));
+    let keys = (
+        key(&parameters.release_key, "release"),
+        key(&parameters.operator_key, "operator"),
+    );
     let flush = decide(start.options.flush, &crate::cpu::platform());
     let host_id = identity().host_id.clone().unwrap_or_else(|| mac_text(mac));
-    let handover = start.predecessor.as_ref();
     let state = State {
         activity: Activity::Serving,
         staged: None,
@@ -53,14 +58,19 @@ pub(crate) fn install(start: &Start, mac: [u8; 6]) -> &'static Machine {
         replacements: handover.map_or(0, |handover| handover.replacements),
         failures: 0,
     };
-    Box::leak(Box::new(Machine::new(start, network, keys, host_id, flush, state)))
+    Box::leak(Box::new(Machine::new(
+        start, network, keys, host_id, flush, state,
+    )))
 }
 
 /// Answers for ever.
 pub(crate) async fn serve(machine: &'static Machine) {
     match TcpListener::bind_on(machine.network, PORT, ListenOptions::CONTROL) {
         Ok(listener) => {
-            net::http::serve(listener, Clock, SpawnHere, move |request| answer(machine, request)).await;
+            net::http::serve(listener, Clock, SpawnHere, move |request| {
+                answer(machine, request)
+            })
+            .await;
         }
         Err(error) => warn!("no control plane: port {PORT}: {error}"),
     }
@@ -71,14 +81,21 @@ async fn answer(machine: &'static Machine, mut request: Request) -> Response {
         ("GET" | "HEAD", "/v1/status") => Ok(Response::json(200, &report::status(machine))),
         ("PUT", "/v1/image") => image(machine, &mut request).await,
         ("POST", "/v1/orders") => order(machine, &mut request).await,
-        (_, "/v1/status" | "/v1/image" | "/v1/orders") => {
-            Err(Refusal::new(Code::MethodNotAllowed, format!("{} does not take {}", request.path(), request.method())))
-        }
+        (_, "/v1/status" | "/v1/image" | "/v1/orders") => Err(Refusal::new(
+            Code::MethodNotAllowed,
+            format!("{} does not take {}", request.path(), request.method()),
+        )),
         _ => Err(Refusal::new(Code::NotFound, "there is nothing at this path")),
     };
     result.unwrap_or_else(|refusal| {
         if refusal.status != 404 && refusal.status != 405 {
-            warn!("refused {} {}: {}: {}", request.method(), request.path(), refusal.code, refusal.message);
+            warn!(
+                "refused {} {}: {}: {}",
+                request.method(),
+                request.path(),
+                refusal.code,
+                refusal.message
+            );
         }
         Response::refusal(refusal.status, refusal.code, &refusal.message, refusal.hint)
     })
@@ -88,10 +105,16 @@ async fn image(machine: &'static Machine, request: &mut Request) -> Result<Respo
     let length = length(request)?;
     let max_image = machine.options.max_image;
     if length > max_image.saturating_add(IMAGE_OVERHEAD) {
-        return Err(Refusal::new(Code::TooLarge, format!("the image has {length} bytes, at most {max_image} are allowed")));
+        return Err(Refusal::new(
+            Code::TooLarge,
+            format!("the image has {length} bytes, at most {max_image} are allowed"),
+        ));
     }
     let _receiving = machine.begin_receiving()?;
-    let limits = Limits { elf_bytes: max_image, security_floor: machine.with(|state| state.floor) };
+    let limits = Limits {
+        elf_bytes: max_image,
+        security_floor: machine.with(|state| state.floor),
+    };
     let mut receiver = Receiver::new(machine.release_key, limits);
     let mut piece = vec![0; PIECE];
     loop {
@@ -103,7 +126,9 @@ async fn image(machine: &'static Machine, request: &mut Request) -> Result<Respo
     let received = receiver.finish()?;
     let staged = stage(received)?;
     info!("staged {} {}", staged.manifest.name, staged.manifest.version);
-    let answer = status::json(&StagedAnswer { staged: report::staged(&staged) });
+    let answer = status::json(&StagedAnswer {
+        staged: report::staged(&staged),
+    });
     // The one that was staged before is freed here, outside the lock.
     drop(machine.with(|state| state.staged.replace(staged)));
     Ok(Response::json(201, &answer))
@@ -112,7 +137,10 @@ async fn image(machine: &'static Machine, request: &mut Request) -> Result<Respo
 async fn order(machine: &'static Machine, request: &mut Request) -> Result<Response, Refusal> {
     let length = length(request)?;
     if length > MAX_ORDER_ARCHIVE as u64 {
-        return Err(Refusal::new(Code::TooLarge, format!("the order has {length} bytes, at most {MAX_ORDER_ARCHIVE} are allowed")));
+        return Err(Refusal::new(
+            Code::TooLarge,
+            format!("the order has {length} bytes, at most {MAX_ORDER_ARCHIVE} are allowed"),
+        ));
     }
     let mut archive = Vec::with_capacity(length as usize);
     let mut piece = vec![0; 1024];
@@ -131,17 +159,22 @@ async fn order(machine: &'static Machine, request: &mut Request) -> Result<Respo
     let mut timeline = Timeline::new(
         trace_id,
         random::bytes(),
-        identity().manifest.version.clone(),
+        identity().manifest().version.clone(),
         staged.manifest.version.clone(),
     );
     let generation = identity().generation;
-    for (phase, (start, end)) in
-        [(Phase::Receive, staged.receive), (Phase::Verify, staged.verify), (Phase::Stage, staged.stage)]
-    {
+    for (phase, (start, end)) in [
+        (Phase::Receive, staged.receive),
+        (Phase::Verify, staged.verify),
+        (Phase::Stage, staged.stage),
+    ] {
         timeline.record(phase, generation, start.0, end.0);
     }
     spawn_on(CoreId::BOOT, upgrade::replace(machine, staged, timeline)).detach();
-    Ok(Response::json(202, &status::json(&AcceptedAnswer::new(order.action, generation, &trace_id))))
+    Ok(Response::json(
+        202,
+        &status::json(&AcceptedAnswer::new(order.action, generation, &trace_id)),
+    ))
 }
 
 /// The mark "an order was accepted" for an emulator's instruction trace (`docs/interfaces.md`).
@@ -149,12 +182,18 @@ fn mark_order() {
     #[cfg(metal)]
     // SAFETY: an instruction without effect: nop dword [rax + "ORDR"].
     unsafe {
-        core::arch::asm!(".byte 0x0f, 0x1f, 0x80", ".ascii \"ORDR\"", options(nomem, nostack, preserves_flags));
+        core::arch::asm!(
+            ".byte 0x0f, 0x1f, 0x80",
+            ".ascii \"ORDR\"",
+            options(nomem, nostack, preserves_flags)
+        );
     }
 }
 
 fn length(request: &Request) -> Result<u64, Refusal> {
-    request.content_length().ok_or_else(|| Refusal::new(Code::LengthRequired, "the request has no Content-Length"))
+    request
+        .content_length()
+        .ok_or_else(|| Refusal::new(Code::LengthRequired, "the request has no Content-Length"))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]

@@ -230,8 +230,16 @@ impl Refusal {
     /// A refusal that another part of the project has put into words; `code` is one of the documented ones.
     #[must_use]
     pub fn with_hint(code: &'static str, message: String, hint: &'static str) -> Self {
-        let status = Code::ALL.iter().find(|known| known.name() == code).map_or(400, |known| known.row().0);
-        Self { status, code, message, hint }
+        let status = Code::ALL
+            .iter()
+            .find(|known| known.name() == code)
+            .map_or(400, |known| known.row().0);
+        Self {
+            status,
+            code,
+            message,
+            hint,
+        }
     }
 
     /// The answer's body: `{"error":{"code","message","hint"}}`.

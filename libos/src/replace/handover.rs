@@ -4,7 +4,7 @@
 //! offset  bytes  what
 //! 0       8      "INSTARHO"
 //! 8       4      length of the body, little-endian
-//! 12      8      the first bytes of SHA-256 over length and body
+//! 12      8      CRC-64/XZ over length and body, little-endian
 //! 20      …      body: CBOR (RFC 8949), a map of numbered fields
 //! ```
 //!
@@ -21,10 +21,10 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 
+use crc::{CRC_64_XZ, Crc};
 use minicbor::decode::{Decoder, Error as DecodeError};
 use minicbor::encode::{Encoder, Error as EncodeError, Write};
 use minicbor::{Decode, Encode};
-use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use super::bounded;
@@ -295,14 +295,48 @@ fn seal(record: &mut [u8]) -> Result<(), HandoverError> {
 }
 
 fn sum(length: [u8; 4], body: &[u8]) -> [u8; 8] {
-    let digest: [u8; 32] = Sha256::new()
-        .chain_update(length)
-        .chain_update(body)
-        .finalize()
-        .into();
-    let mut first = [0; 8];
-    first.copy_from_slice(&digest[..8]);
-    first
+    // Reading this record is part of the blackout: a cryptographic digest would be most of it, and find no more accidents.
+    static CRC: Crc<u64> = Crc::<u64>::new(&CRC_64_XZ);
+    let mut digest = CRC.digest();
+    digest.update(&length);
+    digest.update(body);
+    digest.finalize().to_le_bytes()
+}
+
+/// What of a record a successor needs before it can serve; the same fields as in [`Handover`]. All the rest is skipped,
+/// which is quick, and read when there is time.
+#[derive(Clone, Debug, PartialEq, Eq, Decode)]
+#[cbor(map)]
+#[expect(missing_docs, reason = "each field is that of Handover with its name")]
+pub struct Essentials {
+    #[n(1)]
+    pub generation: u32,
+    #[n(3)]
+    pub unix_at_boot: u64,
+    #[n(4)]
+    pub tsc_at_boot: u64,
+    #[n(5)]
+    pub tsc_hz: u64,
+    #[n(6)]
+    pub apic_hz: u64,
+    #[n(9)]
+    pub network: Option<NetworkRecord>,
+    #[n(10)]
+    pub pen: PenPlace,
+    #[cbor(n(11), decode_with = "bounded::list::<_, _, MAX_CORES>")]
+    pub cores: Vec<HandedCore>,
+    #[cbor(n(12), decode_with = "bounded::list::<_, _, MAX_RANGES>")]
+    pub predecessor_chunks: Vec<ChunkRange>,
+}
+
+/// Reads what a successor needs at once. Bytes behind the record are not looked at.
+///
+/// # Errors
+/// See [`HandoverError`]; the bytes may be anything.
+pub fn essentials(bytes: &[u8]) -> Result<Essentials, HandoverError> {
+    let essentials: Essentials = Decoder::new(body(bytes)?).decode().map_err(malformed)?;
+    check::check(&essentials).map_err(HandoverError::Impossible)?;
+    Ok(essentials)
 }
 
 /// Reads a record. Bytes behind it are not looked at.
@@ -310,6 +344,23 @@ fn sum(length: [u8; 4], body: &[u8]) -> [u8; 8] {
 /// # Errors
 /// See [`HandoverError`]; the bytes may be anything.
 pub fn decode(bytes: &[u8]) -> Result<Handover, HandoverError> {
+    essentials(bytes)?;
+    let body = body(bytes)?;
+    let mut decoder = Decoder::new(body);
+    let handover: Handover = decoder.decode().map_err(malformed)?;
+    if decoder.position() != body.len() {
+        return Err(HandoverError::Malformed(Some(decoder.position())));
+    }
+    Ok(handover)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
+fn malformed(error: DecodeError) -> HandoverError {
+    HandoverError::Malformed(error.position())
+}
+
+/// The body of a record whose header, sum and format are right.
+fn body(bytes: &[u8]) -> Result<&[u8], HandoverError> {
     let (magic, rest) = bytes.split_first_chunk::<8>().ok_or(HandoverError::Truncated)?;
     let (length, rest) = rest.split_first_chunk::<4>().ok_or(HandoverError::Truncated)?;
     let (expected, rest) = rest.split_first_chunk::<8>().ok_or(HandoverError::Truncated)?;
@@ -324,18 +375,10 @@ pub fn decode(bytes: &[u8]) -> Result<Handover, HandoverError> {
     if sum(*length, body) != *expected {
         return Err(HandoverError::Checksum);
     }
-    let malformed = |error: DecodeError| HandoverError::Malformed(error.position());
     match minicbor::decode::<FormatOnly>(body).map_err(malformed)?.format {
-        FORMAT => {}
-        other => return Err(HandoverError::Format(other)),
+        FORMAT => Ok(body),
+        other => Err(HandoverError::Format(other)),
     }
-    let mut decoder = Decoder::new(body);
-    let handover: Handover = decoder.decode().map_err(malformed)?;
-    if decoder.position() != body.len() {
-        return Err(HandoverError::Malformed(Some(decoder.position())));
-    }
-    check::check(&handover).map_err(HandoverError::Impossible)?;
-    Ok(handover)
 }
 
 /// Read first: another format may lack the fields of this one.

@@ -69,7 +69,17 @@ impl Machine {
     ) -> Self {
         let (release_key, operator_key) = keys;
         let (parameters, options, entered) = (start.parameters.clone(), start.options.clone(), start.entered);
-        Self { state: Mutex::new(state), parameters, options, entered, network, release_key, operator_key, host_id, flush }
+        Self {
+            state: Mutex::new(state),
+            parameters,
+            options,
+            entered,
+            network,
+            release_key,
+            operator_key,
+            host_id,
+            flush,
+        }
     }
 
     /// What orders call this machine.
@@ -113,7 +123,10 @@ impl Machine {
     pub(super) fn accept(&self, order: &Order) -> Result<Staged, Refusal> {
         self.with(|state| {
             if state.activity != Activity::Serving {
-                return Err(Refusal::new(Code::Busy, "an image is being received, or another order carried out"));
+                return Err(Refusal::new(
+                    Code::Busy,
+                    "an image is being received, or another order carried out",
+                ));
             }
             order.check(&Expected {
                 host_id: &self.host_id,
@@ -124,7 +137,10 @@ impl Machine {
             state.nonce = Nonce::new(random::bytes());
             state.activity = Activity::Replacing;
             info!("order accepted: replace by image {}", hex(&order.image));
-            state.staged.take().ok_or_else(|| Refusal::new(Code::NothingStaged, "no image is staged"))
+            state
+                .staged
+                .take()
+                .ok_or_else(|| Refusal::new(Code::NothingStaged, "no image is staged"))
         })
     }
 

@@ -7,8 +7,8 @@ use loader::manifest::Manifest;
 use loader::signature::PublicKey;
 
 use super::error::{Code, Refusal};
-use crate::cpu::time::{self, Instant};
 use crate::cpu::random;
+use crate::cpu::time::{self, Instant};
 use crate::memory::chunks::Owner;
 use crate::memory::{self, CHUNK};
 
@@ -20,7 +20,8 @@ impl Chunks {
     /// Chunks for `bytes`, at a random place below 4 GiB, which the boot ABI's page tables always map.
     pub fn take(bytes: u64) -> Option<Self> {
         let random = random::number();
-        memory::with_chunks(|map| map.take_run(bytes.div_ceil(CHUNK), Owner::Staged, 4 << 30, random))?.map(Self)
+        memory::with_chunks(|map| map.take_run(bytes.div_ceil(CHUNK), Owner::Staged, 4 << 30, random))?
+            .map(Self)
     }
 
     /// Where they lie.
@@ -31,7 +32,9 @@ impl Chunks {
     /// Their content.
     pub fn bytes(&mut self) -> &mut [u8] {
         // SAFETY: the chunk map gave these chunks to this value alone, and they are mapped writable.
-        unsafe { core::slice::from_raw_parts_mut(self.0.start as *mut u8, (self.0.end - self.0.start) as usize) }
+        unsafe {
+            core::slice::from_raw_parts_mut(self.0.start as *mut u8, (self.0.end - self.0.start) as usize)
+        }
     }
 }
 
@@ -85,14 +88,22 @@ impl Receiver {
                     self.verify = (before, time::now());
                     let size = self.reader.manifest().map_or(0, |manifest| manifest.elf.size);
                     let chunks = Chunks::take(size).ok_or_else(|| {
-                        Refusal::new(Code::NoMemory, "the image does not fit into the free memory below 4 GiB")
+                        Refusal::new(
+                            Code::NoMemory,
+                            "the image does not fit into the free memory below 4 GiB",
+                        )
                     })?;
                     self.elf = Some(chunks);
                 }
                 Event::Elf(piece) => {
                     let end = self.filled + piece.len();
-                    let place = self.elf.as_mut().and_then(|elf| elf.bytes().get_mut(self.filled..end));
-                    let place = place.ok_or_else(|| Refusal::new(Code::TooLarge, "image.elf is larger than its manifest says"))?;
+                    let place = self
+                        .elf
+                        .as_mut()
+                        .and_then(|elf| elf.bytes().get_mut(self.filled..end));
+                    let place = place.ok_or_else(|| {
+                        Refusal::new(Code::TooLarge, "image.elf is larger than its manifest says")
+                    })?;
                     place.copy_from_slice(piece);
                     self.filled = end;
                 }
@@ -109,9 +120,12 @@ impl Receiver {
     /// The stream has ended.
     pub fn finish(self) -> Result<Received, Refusal> {
         self.reader.finish().map_err(refusal)?;
-        let (Some(manifest), Some(text), Some(elf), true) =
-            (self.reader.manifest(), self.reader.manifest_text(), self.elf, self.complete)
-        else {
+        let (Some(manifest), Some(text), Some(elf), true) = (
+            self.reader.manifest(),
+            self.reader.manifest_text(),
+            self.elf,
+            self.complete,
+        ) else {
             return Err(Refusal::new(Code::Truncated, "the image ended before its end"));
         };
         Ok(Received {

@@ -27,15 +27,18 @@ pub(super) fn status(machine: &Machine) -> String {
     let now = time::now();
     let (heap_bytes, heap_used) = memory::heap::usage();
     let counters = sink::counters();
-    let configuration = machine.network.configuration().unwrap_or_else(|| unreachable!("this is asked over the network"));
+    let configuration = machine
+        .network
+        .configuration()
+        .unwrap_or_else(|| unreachable!("this is asked over the network"));
     machine.with(|state| {
         status::json(&Status {
             image: Image {
-                name: &me.manifest.name,
-                version: &me.manifest.version,
-                revision: &me.manifest.revision,
-                security_version: me.manifest.security_version,
-                sha256: &me.manifest.elf.sha256,
+                name: &me.manifest().name,
+                version: &me.manifest().version,
+                revision: &me.manifest().revision,
+                security_version: me.manifest().security_version,
+                sha256: &me.manifest().elf.sha256,
             },
             generation: me.generation,
             host_id: machine.host_id(),
@@ -49,7 +52,10 @@ pub(super) fn status(machine: &Machine) -> String {
             nonce: &state.nonce.hex(),
             uptime_ns: (now - machine.entered).as_nanos() as u64,
             machine_ns: now.0,
-            cores: Cores { present: current::all().len(), online: current::online().len() },
+            cores: Cores {
+                present: current::all().len(),
+                online: current::online().len(),
+            },
             memory: Memory::new(memory::counts(), heap_bytes, heap_used),
             flush: Flush::new(machine.options.flush, machine.flush_decision()),
             network: network(&configuration),

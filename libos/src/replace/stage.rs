@@ -33,18 +33,40 @@ pub(super) fn stage(mut received: Received) -> Result<Staged, Refusal> {
     let started = time::now();
     let size = received.manifest.elf.size as usize;
     let image = received.elf.bytes().get(..size).unwrap_or_default();
-    let plan = elf::check(image).map_err(|error| Refusal::with_hint(error.code(), format!("{error}"), error.hint()))?;
+    let plan = elf::check(image)
+        .map_err(|error| Refusal::with_hint(error.code(), format!("{error}"), error.hint()))?;
     let chunks = load::chunks_needed(&plan, handover::PARAMETER_BYTES);
     let mut chunks = Chunks::take(chunks * load::CHUNK).ok_or_else(|| {
-        Refusal::new(Code::NoMemory, format!("the image needs {chunks} free chunks of 2 MiB in a row below 4 GiB"))
+        Refusal::new(
+            Code::NoMemory,
+            format!("the image needs {chunks} free chunks of 2 MiB in a row below 4 GiB"),
+        )
     })?;
     let base = chunks.range().start;
     let layout = load::place(&plan, handover::PARAMETER_BYTES, base, random::number());
-    let memory = &mut chunks.bytes()[(layout.image.start - base) as usize..(layout.image.end - base) as usize];
+    let memory =
+        &mut chunks.bytes()[(layout.image.start - base) as usize..(layout.image.end - base) as usize];
     // SAFETY: bytes that are initialised may be seen as bytes that may not be; nothing uninitialised is ever written.
-    let memory = unsafe { core::slice::from_raw_parts_mut(memory.as_mut_ptr().cast::<MaybeUninit<u8>>(), memory.len()) };
+    let memory = unsafe {
+        core::slice::from_raw_parts_mut(memory.as_mut_ptr().cast::<MaybeUninit<u8>>(), memory.len())
+    };
     let loaded = load::load(image, &plan, memory, layout.image.start)
         .map_err(|error| Refusal::new(Code::BadElf, format!("{error}")))?;
-    let Received { manifest, manifest_text, receive, verify, .. } = received;
-    Ok(Staged { manifest, manifest_text, chunks, layout, loaded, receive, verify, stage: (started, time::now()) })
+    let Received {
+        manifest,
+        manifest_text,
+        receive,
+        verify,
+        ..
+    } = received;
+    Ok(Staged {
+        manifest,
+        manifest_text,
+        chunks,
+        layout,
+        loaded,
+        receive,
+        verify,
+        stage: (started, time::now()),
+    })
 }

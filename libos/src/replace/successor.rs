@@ -47,25 +47,42 @@ pub(crate) async fn finish(machine: &'static Machine, handover: Handover, moment
     let publish = |timeline: &Timeline| {
         machine.with(|state| {
             // A failed replacement since then is the newer story.
-            if state.last.as_ref().is_some_and(|last| last.trace_id == timeline.trace_id) {
+            if state
+                .last
+                .as_ref()
+                .is_some_and(|last| last.trace_id == timeline.trace_id)
+            {
                 state.last = Some(timeline.clone());
             }
         });
     };
     machine.with(|state| {
         state.replacements += 1;
-        state.floor = state.floor.max(identity().manifest.security_version);
+        state.floor = state.floor.max(identity().manifest().security_version);
     });
     publish(&timeline);
     if first_answer.is_none() {
         first_answer = wait_for_first_answer(machine, moments.network.1 + LONGEST_WAIT).await;
     }
     match first_answer {
-        Some(answer) => timeline.record(Phase::FirstAnswer, identity().generation, moments.network.1.0, answer.0.max(moments.network.1.0)),
-        None => warn!("nobody has asked this successor anything for {} s", LONGEST_WAIT.as_secs()),
+        Some(answer) => timeline.record(
+            Phase::FirstAnswer,
+            identity().generation,
+            moments.network.1.0,
+            answer.0.max(moments.network.1.0),
+        ),
+        None => warn!(
+            "nobody has asked this successor anything for {} s",
+            LONGEST_WAIT.as_secs()
+        ),
     }
     publish(&timeline);
-    info!("replacement of {} by {} committed, blackout {} us", timeline.from, timeline.to, timeline.blackout_ns().unwrap_or(0) / 1000);
+    info!(
+        "replacement of {} by {} committed, blackout {} us",
+        timeline.from,
+        timeline.to,
+        timeline.blackout_ns().unwrap_or(0) / 1000
+    );
     sink::replacement_committed(machine, &handover, &timeline);
 }
 
@@ -91,9 +108,18 @@ fn complete(predecessor: &Handover, moments: &Moments) -> Timeline {
     if let Some(pen) = stop::pen() {
         let marks = pen.header();
         let at = |mark: &core::sync::atomic::AtomicU64| time::at(mark.load(Ordering::Relaxed)).0;
-        let (off, stop_start, stop_end, jump) =
-            (at(&marks.network_off), at(&marks.stop_start), at(&marks.stop_end), at(&marks.jump));
-        timeline.record(Phase::Quiesce, predecessor.generation, predecessor.quiesce_ns, off);
+        let (off, stop_start, stop_end, jump) = (
+            at(&marks.network_off),
+            at(&marks.stop_start),
+            at(&marks.stop_end),
+            at(&marks.jump),
+        );
+        timeline.record(
+            Phase::Quiesce,
+            predecessor.generation,
+            predecessor.quiesce_ns,
+            off,
+        );
         timeline.record(Phase::Stop, predecessor.generation, stop_start, stop_end);
         timeline.flushes = flushes(pen);
         let first = timeline.flushes.iter().map(|flush| flush.start_ns).min();
@@ -101,7 +127,12 @@ fn complete(predecessor: &Handover, moments: &Moments) -> Timeline {
         if let (Some(first), Some(last)) = (first, last) {
             timeline.record(Phase::Flush, predecessor.generation, first, last);
         }
-        timeline.record(Phase::Jump, predecessor.generation, jump, moments.entered.0.max(jump));
+        timeline.record(
+            Phase::Jump,
+            predecessor.generation,
+            jump,
+            moments.entered.0.max(jump),
+        );
     }
     timeline.record(Phase::Start, me, moments.entered.0, moments.network.0.0);
     timeline.record(Phase::Cores, me, moments.cores.0.0, moments.cores.1.0);
@@ -112,7 +143,10 @@ fn complete(predecessor: &Handover, moments: &Moments) -> Timeline {
 fn flushes(pen: crate::cpu::pen::Pen) -> Vec<CoreFlush> {
     let flush = |core: &current::Core| {
         let slot = pen.slot(core.id());
-        let (start, end) = (slot.flush_start.load(Ordering::Relaxed), slot.flush_end.load(Ordering::Relaxed));
+        let (start, end) = (
+            slot.flush_start.load(Ordering::Relaxed),
+            slot.flush_end.load(Ordering::Relaxed),
+        );
         (start != 0).then(|| CoreFlush {
             core: core.id().index() as u32,
             start_ns: time::at(start).0,

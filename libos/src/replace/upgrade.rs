@@ -34,7 +34,12 @@ pub(super) async fn replace(machine: &'static Machine, mut staged: Staged, mut t
         Err(problem) => problem,
     };
     machine.network.resume_accepting();
-    error!("the replacement failed, {} {} serves on: {}", identity().manifest.name, identity().manifest.version, problem.message);
+    error!(
+        "the replacement failed, {} {} serves on: {}",
+        identity().manifest().name,
+        identity().manifest().version,
+        problem.message
+    );
     timeline.record(Phase::Quiesce, identity().generation, quiesce.0, time::now().0);
     timeline.outcome = Outcome::Failed;
     sink::replacement_failed(&timeline, &problem);
@@ -62,7 +67,12 @@ async fn drain(machine: &Machine) {
 }
 
 /// Writes everything that the successor is told into its memory. Returns the address of its boot information.
-fn prepare(machine: &Machine, staged: &mut Staged, timeline: &Timeline, quiesce: time::Instant) -> Result<u64, Refusal> {
+fn prepare(
+    machine: &Machine,
+    staged: &mut Staged,
+    timeline: &Timeline,
+    quiesce: time::Instant,
+) -> Result<u64, Refusal> {
     let failed = |message| Refusal::new(Code::StopFailed, message);
     let record = handover::encode(&Handover::compose(machine, timeline, quiesce))
         .map_err(|error| failed(format!("{error}")))?;
@@ -83,7 +93,10 @@ fn prepare(machine: &Machine, staged: &mut Staged, timeline: &Timeline, quiesce:
         manifest: &staged.manifest_text,
         release_key: &machine.parameters.release_key,
         operator_key: &machine.parameters.operator_key,
-        handover: Some(Region { start: record_start, end: record_start + record.len() as u64 }),
+        handover: Some(Region {
+            start: record_start,
+            end: record_start + record.len() as u64,
+        }),
     };
     boot::write(&parameters, &staged.loaded, tree_part, area.start)
         .map(|written| written.boot_info_address)
@@ -91,12 +104,20 @@ fn prepare(machine: &Machine, staged: &mut Staged, timeline: &Timeline, quiesce:
 }
 
 fn machine_region(range: &core::ops::Range<u64>) -> Region {
-    Region { start: range.start, end: range.end }
+    Region {
+        start: range.start,
+        end: range.end,
+    }
 }
 
 /// From here on every microsecond is one in which nobody answers.
 fn enter(machine: &Machine, staged: &Staged, boot_info: u64) -> Result<core::convert::Infallible, Refusal> {
-    let Some(pen) = stop::pen() else { return Err(Refusal::new(Code::StopFailed, "there is no pen to stop the cores in")) };
+    let Some(pen) = stop::pen() else {
+        return Err(Refusal::new(
+            Code::StopFailed,
+            "there is no pen to stop the cores in",
+        ));
+    };
     let flush = machine.flush_decision().permit();
     let marks = pen.header();
     let relaxed = core::sync::atomic::Ordering::Relaxed;
@@ -111,7 +132,15 @@ fn enter(machine: &Machine, staged: &Staged, boot_info: u64) -> Result<core::con
             marks.stop_end.store(tsc(), relaxed);
             serial::stage(b'J');
             // SAFETY: interrupts are off, the devices are cut off, and the image was loaded for this place.
-            unsafe { stop::jump(stopped, flush, staged.loaded.entry, boot_info, staged.layout.stack.start) }
+            unsafe {
+                stop::jump(
+                    stopped,
+                    flush,
+                    staged.loaded.entry,
+                    boot_info,
+                    staged.layout.stack.start,
+                )
+            }
         }
         Err(problem) => {
             interrupts::enable();

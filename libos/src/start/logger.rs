@@ -10,7 +10,9 @@ struct Logger;
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         // These tell at `info` what only their authors need.
-        let chatty = ["virtio_drivers", "hermit_entry", "smoltcp"].iter().any(|name| metadata.target().starts_with(name));
+        let chatty = ["virtio_drivers", "hermit_entry", "smoltcp"]
+            .iter()
+            .any(|name| metadata.target().starts_with(name));
         metadata.level() <= if chatty { Level::Warn } else { Level::Trace }
     }
 
@@ -20,7 +22,12 @@ impl Log for Logger {
         }
         let now = time::now();
         let (seconds, micros) = (now.0 / 1_000_000_000, now.0 / 1000 % 1_000_000);
-        serial::write(format_args!("[{seconds:5}.{micros:06}] {:5} {}: {}", record.level(), record.target(), record.args()));
+        serial::write(format_args!(
+            "[{seconds:5}.{micros:06}] {:5} {}: {}",
+            record.level(),
+            record.target(),
+            record.args()
+        ));
         crate::telemetry::sink::record(now, record);
     }
 

@@ -2,9 +2,9 @@
 
 #[cfg(metal)]
 mod entry;
+mod identity;
 mod logger;
 pub mod panic;
-mod identity;
 
 pub use identity::{Identity, identity};
 
@@ -18,9 +18,9 @@ use log::warn;
 use crate::command_line::CommandLine;
 use crate::cpu::{ApicId, CoreId, apic, current, pen::Pen, registers, smp, stop, time};
 use crate::device::{acpi, serial};
-use crate::memory::chunks::{ChunkMap, Owner};
 use crate::memory;
-use crate::replace::handover::{self, Handover};
+use crate::memory::chunks::{ChunkMap, Owner};
+use crate::replace::handover::{self, Essentials};
 use crate::task::executor;
 
 /// Called by the entry code on the loader's stack and page tables.
@@ -48,7 +48,11 @@ extern "C" fn boot(raw: &'static RawBootInfo, _core: u32) -> ! {
     });
     let entered = time::at(entered);
 
-    let ram: Vec<Range<u64>> = parameters.memory.iter().map(|region| region.start..region.end).collect();
+    let ram: Vec<Range<u64>> = parameters
+        .memory
+        .iter()
+        .map(|region| region.start..region.end)
+        .collect();
     // SAFETY: the loader's page tables map everything; the map is made from what the loader and the predecessor say.
     unsafe {
         give_slack(&parameters.own, raw);
@@ -77,7 +81,13 @@ extern "C" fn boot(raw: &'static RawBootInfo, _core: u32) -> ! {
     crate::cpu::start_others(pen);
 
     identity::set(&parameters, &options, predecessor.as_ref());
-    let start = Start { parameters, options, predecessor, entered, cores_called };
+    let start = Start {
+        parameters,
+        options,
+        predecessor,
+        entered,
+        cores_called,
+    };
     executor::spawn_on(CoreId::BOOT, crate::serve::run(start)).detach();
     on_own_stack()
 }
@@ -86,7 +96,7 @@ extern "C" fn boot(raw: &'static RawBootInfo, _core: u32) -> ! {
 pub(crate) struct Start {
     pub parameters: OwnedParameters,
     pub options: CommandLine,
-    pub predecessor: Option<Handover>,
+    pub predecessor: Option<Essentials>,
     /// When the first instruction ran.
     pub entered: time::Instant,
     /// When the other cores were called.
@@ -94,25 +104,36 @@ pub(crate) struct Start {
 }
 
 fn parameters(info: BootInfo) -> OwnedParameters {
-    let Some(tree) = info.hardware_info.device_tree else { panic!("the loader gave no device tree: use Instar's first stage") };
+    let Some(tree) = info.hardware_info.device_tree else {
+        panic!("the loader gave no device tree: use Instar's first stage")
+    };
     let address = tree.get() as *const u8;
     // SAFETY: the loader says that a device tree is there, whose first 40 bytes say how long it is.
     let read = unsafe {
         let head = core::slice::from_raw_parts(address, 40);
-        loader::boot::tree_bytes(head).and_then(|bytes| loader::boot::read(core::slice::from_raw_parts(address, bytes)))
+        loader::boot::tree_bytes(head)
+            .and_then(|bytes| loader::boot::read(core::slice::from_raw_parts(address, bytes)))
     };
-    read.unwrap_or_else(|error| panic!("{error}: use Instar's first stage, or one of Hermit's loaders with the same properties"))
+    read.unwrap_or_else(|error| {
+        panic!("{error}: use Instar's first stage, or one of Hermit's loaders with the same properties")
+    })
 }
 
 /// What the predecessor left, if there is one.
-fn predecessor(parameters: &OwnedParameters) -> Option<Handover> {
-    let region = parameters.handover?;
-    // SAFETY: the predecessor put its record into this image's own memory and said where.
-    let bytes = unsafe { core::slice::from_raw_parts(region.start as *const u8, (region.end - region.start) as usize) };
-    match handover::decode(bytes) {
-        Ok(handover) => Some(handover),
+fn predecessor(parameters: &OwnedParameters) -> Option<Essentials> {
+    match handover::essentials(handover_record(parameters)?) {
+        Ok(essentials) => Some(essentials),
         Err(error) => panic!("the predecessor's handover record cannot be read: {error}"),
     }
+}
+
+/// The predecessor's record, in the memory that the loader gave this image for good.
+pub(crate) fn handover_record(parameters: &OwnedParameters) -> Option<&'static [u8]> {
+    let region = parameters.handover?;
+    // SAFETY: the predecessor put its record there and said so; nothing writes to it.
+    Some(unsafe {
+        core::slice::from_raw_parts(region.start as *const u8, (region.end - region.start) as usize)
+    })
 }
 
 /// All cores, this one first.
@@ -120,7 +141,9 @@ fn cores(parameters: &OwnedParameters) -> Vec<ApicId> {
     apic::enable();
     let me = apic::id();
     let mut apics = Vec::from([me]);
-    let found = parameters.rsdp.map_or(Err(acpi::AcpiError::NoMadt), |rsdp| acpi::cores(&acpi::Physical, rsdp));
+    let found = parameters.rsdp.map_or(Err(acpi::AcpiError::NoMadt), |rsdp| {
+        acpi::cores(&acpi::Physical, rsdp)
+    });
     match found {
         Ok(cores) => apics.extend(cores.into_iter().filter(|core| *core != me)),
         Err(error) => warn!("{error}: only the core that booted is used"),
@@ -129,14 +152,16 @@ fn cores(parameters: &OwnedParameters) -> Vec<ApicId> {
     apics
 }
 
-fn chunk_map(ram: &[Range<u64>], own: &Region, predecessor: Option<&Handover>) -> ChunkMap {
+fn chunk_map(ram: &[Range<u64>], own: &Region, predecessor: Option<&Essentials>) -> ChunkMap {
     // Without 1 GiB pages the pen maps 4 GiB: what lies above cannot be entered, so it is not used.
     let gigabyte_pages = raw_cpuid::CpuId::new()
         .get_extended_processor_and_feature_identifiers()
         .is_some_and(|features| features.has_1gib_pages());
     let limit = if gigabyte_pages { u64::MAX } else { 4 << 30 };
-    let usable: Vec<(u64, u64)> =
-        ram.iter().map(|region| (region.start, region.end.min(limit))).filter(|(start, end)| start < end).collect();
+    let usable: Vec<(u64, u64)> = ram
+        .iter()
+        .map(|region| (region.start, region.end.min(limit).saturating_sub(region.start)))
+        .collect();
     let mut map = ChunkMap::new(&usable);
     let mut mark = |range: Range<u64>, owner| {
         if let Err(error) = map.mark(&range, owner) {
@@ -144,7 +169,10 @@ fn chunk_map(ram: &[Range<u64>], own: &Region, predecessor: Option<&Handover>) -
         }
     };
     mark(own.start..own.end, Owner::Own);
-    for range in predecessor.iter().flat_map(|handover| &handover.predecessor_chunks) {
+    for range in predecessor
+        .iter()
+        .flat_map(|handover| &handover.predecessor_chunks)
+    {
         mark(range.start..range.end, Owner::Predecessor);
     }
     map
@@ -210,7 +238,10 @@ macro_rules! main {
             #[unsafe(export_name = "main")]
             extern "C" fn on_the_host() -> i32 {
                 let _ = $main;
-                ::std::eprintln!("this is an image for a bare machine: cargo xtask build-app {}", env!("CARGO_PKG_NAME"));
+                ::std::eprintln!(
+                    "this is an image for a bare machine: cargo xtask build-app {}",
+                    env!("CARGO_PKG_NAME")
+                );
                 2
             }
         };

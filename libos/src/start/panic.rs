@@ -16,7 +16,10 @@ use crate::device::serial;
 fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
     let core = current::id();
     match info.location() {
-        Some(place) => console(format_args!("panic on core {core} at {place}: {}", info.message())),
+        Some(place) => console(format_args!(
+            "panic on core {core} at {place}: {}",
+            info.message()
+        )),
         None => console(format_args!("panic on core {core}: {}", info.message())),
     }
     end_of_instar(registers::tsc())
@@ -37,7 +40,9 @@ pub(crate) fn end_of_instar(since: u64) -> ! {
         registers::halt_forever();
     }
     let lived = time::at(since).0 / 1_000_000;
-    console(format_args!("instar: ended after {lived} ms of machine time; the machine is reset and boots its first image"));
+    console(format_args!(
+        "instar: ended after {lived} ms of machine time; the machine is reset and boots its first image"
+    ));
     // SAFETY: resetting is the point. First the reset control register that chipsets since PIIX have, then the keyboard
     // controller's reset line.
     unsafe {

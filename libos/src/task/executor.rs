@@ -59,7 +59,10 @@ impl Queue {
     pub fn new() -> Self {
         Self {
             ready: Mutex::new(VecDeque::new()),
-            timers: Mutex::new(Timers { heap: BinaryHeap::new(), next: 0 }),
+            timers: Mutex::new(Timers {
+                heap: BinaryHeap::new(),
+                next: 0,
+            }),
             halted: AtomicBool::new(false),
             busy: AtomicU64::new(0),
         }
@@ -149,7 +152,9 @@ pub(crate) fn run() -> ! {
                 Some(due) => time::wake_at(due),
                 None => apic::disarm_timer(),
             }
-            queue.busy.fetch_add((time::now() - awake_since).as_nanos() as u64, Ordering::Relaxed);
+            queue
+                .busy
+                .fetch_add((time::now() - awake_since).as_nanos() as u64, Ordering::Relaxed);
             // STI takes effect after HLT has begun: no interrupt is lost in between (Intel SDM vol. 2, STI).
             interrupts::enable_and_hlt();
             awake_since = time::now();

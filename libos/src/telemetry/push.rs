@@ -18,6 +18,7 @@ use super::sink::{self, Labels, WORK};
 use super::{Signal, config::EndpointError};
 use crate::cpu::{CoreId, current, time};
 use crate::net::{TcpStream, resolve};
+use crate::replace::handover::Handover;
 use crate::replace::machine::Machine;
 use crate::start::Start;
 use crate::task::{sleep_until, spawn_on, timeout};
@@ -27,29 +28,41 @@ const LOGS_EVERY: Duration = Duration::from_secs(1);
 const METRICS_EVERY: Duration = Duration::from_secs(10);
 
 /// Starts to send, if the command line names a collector.
-pub(crate) fn start(start: &Start, machine: &'static Machine) {
-    let Some(text) = &start.options.otel_endpoint else { return };
+pub(crate) fn start(start: &Start, handover: Option<&Handover>, machine: &'static Machine) {
+    let Some(text) = &start.options.otel_endpoint else {
+        return;
+    };
     let endpoint = match config::endpoint(text) {
         Ok(endpoint) => endpoint,
         Err(error) => return complain(&error),
     };
-    let pairs = |text: &Option<String>, parse: fn(&str) -> Result<Vec<(String, String)>, config::PairsError>, key: &str| {
+    let pairs = |text: &Option<String>,
+                 parse: fn(&str) -> Result<Vec<(String, String)>, config::PairsError>,
+                 key: &str| {
         parse(text.as_deref().unwrap_or_default()).unwrap_or_else(|error| {
             warn!("{key} is ignored: {error}");
             Vec::new()
         })
     };
     let options = &start.options;
-    let headers = pairs(&options.otel_headers, config::headers, "OTEL_EXPORTER_OTLP_HEADERS");
+    let headers = pairs(
+        &options.otel_headers,
+        config::headers,
+        "OTEL_EXPORTER_OTLP_HEADERS",
+    );
     let labels = Labels {
         service_name: options.otel_service_name.clone().unwrap_or_default(),
-        attributes: pairs(&options.otel_resource_attributes, config::resource_attributes, "OTEL_RESOURCE_ATTRIBUTES"),
+        attributes: pairs(
+            &options.otel_resource_attributes,
+            config::resource_attributes,
+            "OTEL_RESOURCE_ATTRIBUTES",
+        ),
         host_id: machine.host_id().into(),
         entered: start.entered,
     };
-    let undelivered = start.predecessor.iter().flat_map(|handover| &handover.undelivered);
-    let undelivered =
-        undelivered.filter_map(|(signal, body)| Some((Signal::from_index(usize::from(*signal))?, body.clone())));
+    let undelivered = handover.iter().flat_map(|handover| &handover.undelivered);
+    let undelivered = undelivered
+        .filter_map(|(signal, body)| Some((Signal::from_index(usize::from(*signal))?, body.clone())));
     sink::open(labels, undelivered.collect());
     info!("telemetry goes to {}", endpoint.authority);
     let last = current::online().iter().last().unwrap_or(CoreId::BOOT);
@@ -87,7 +100,9 @@ async fn run(machine: &'static Machine, endpoint: Endpoint, headers: Vec<(String
                     connection = None;
                 }
                 sink::with_exporter(|exporter| match result {
-                    Ok(response) => exporter.on_response(now, response.status, response.retry_after, &response.body),
+                    Ok(response) => {
+                        exporter.on_response(now, response.status, response.retry_after, &response.body)
+                    }
                     Err(failure) => exporter.on_failure(now, failure),
                 });
             }
@@ -102,7 +117,11 @@ async fn work_or(at: time::Instant) {
     let mut sleep = pin!(sleep_until(at));
     poll_fn(|cx| {
         let work = WORK.poll(cx).is_ready();
-        if sleep.as_mut().poll(cx).is_ready() || work { Poll::Ready(()) } else { Poll::Pending }
+        if sleep.as_mut().poll(cx).is_ready() || work {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
     })
     .await;
 }
@@ -122,7 +141,9 @@ async fn exchange(
         }
     }
     let address = address(endpoint).await?;
-    let stream = TcpStream::connect(address, endpoint.port).await.map_err(|_| Failure::Connect)?;
+    let stream = TcpStream::connect(address, endpoint.port)
+        .await
+        .map_err(|_| Failure::Connect)?;
     ask(connection.insert(stream), head, body).await
 }
 

@@ -50,7 +50,12 @@ pub(super) static WORK: Notify = Notify::new();
 /// Keeps a log record until it is sent; the oldest goes when there are too many.
 pub(crate) fn record(now: time::Instant, record: &log::Record<'_>) {
     let message = format!("{}", record.args());
-    let kept = Kept { machine_ns: now.0, level: record.level(), target: record.target().to_owned(), message };
+    let kept = Kept {
+        machine_ns: now.0,
+        level: record.level(),
+        target: record.target().to_owned(),
+        message,
+    };
     let mut records = RECORDS.lock();
     if records.len() == MAX_RECORDS {
         records.pop_front();
@@ -68,8 +73,13 @@ pub(super) struct Labels {
 
 /// Starts to collect for a collector, with what a predecessor could not deliver.
 pub(super) fn open(labels: Labels, undelivered: Vec<(Signal, Vec<u8>)>) {
-    let image = &identity().manifest;
-    let Labels { service_name, attributes, host_id, entered } = labels;
+    let image = &identity().manifest();
+    let Labels {
+        service_name,
+        attributes,
+        host_id,
+        entered,
+    } = labels;
     let of_this_instar = resource(&Identity {
         service_name: &service_name,
         image_name: &image.name,
@@ -84,7 +94,14 @@ pub(super) fn open(labels: Labels, undelivered: Vec<(Signal, Vec<u8>)>) {
     for (signal, body) in undelivered {
         exporter.push(signal, body);
     }
-    *SINK.lock() = Some(Sink { exporter, resource: of_this_instar, attributes, service_name, host_id, entered });
+    *SINK.lock() = Some(Sink {
+        exporter,
+        resource: of_this_instar,
+        attributes,
+        service_name,
+        host_id,
+        entered,
+    });
 }
 
 /// Does something with the exporter, if there is a collector.
@@ -122,7 +139,10 @@ pub(super) fn queue_logs() {
         })
         .collect();
     let boot = time::unix(time::Instant(0));
-    sink.exporter.push(Signal::Logs, logs::body(boot, time::unix(time::now()), &sink.resource, &records));
+    sink.exporter.push(
+        Signal::Logs,
+        logs::body(boot, time::unix(time::now()), &sink.resource, &records),
+    );
 }
 
 /// Queues the machine's numbers.
@@ -157,7 +177,11 @@ pub(super) fn queue_metrics(machine: &Machine) {
             rx_drops: frames.rx_dropped,
             tx_drops: frames.tx_dropped,
         },
-        replacements: metrics::Replacements { committed, rolled_back: 0, failed },
+        replacements: metrics::Replacements {
+            committed,
+            rolled_back: 0,
+            failed,
+        },
         telemetry: sink.exporter.counters(),
     };
     let body = metrics::body(&sink.resource, &snapshot);
@@ -199,11 +223,16 @@ pub(crate) fn replacement_committed(machine: &Machine, predecessor: &Handover, t
             attributes: &sink.attributes,
         });
         let late = [Phase::Quiesce, Phase::Stop, Phase::Flush, Phase::Jump];
-        let mut theirs = spans(timeline, |span| span.generation == predecessor.generation && late.contains(&span.name));
+        let mut theirs = spans(timeline, |span| {
+            span.generation == predecessor.generation && late.contains(&span.name)
+        });
         theirs.extend(flushes(timeline, predecessor.generation));
         let mut ours = spans(timeline, |span| span.generation == identity().generation);
         ours.push(root(timeline));
-        span::body(time::unix(time::Instant(0)), &[(&of_predecessor, &theirs), (&sink.resource, &ours)])
+        span::body(
+            time::unix(time::Instant(0)),
+            &[(&of_predecessor, &theirs), (&sink.resource, &ours)],
+        )
     });
     queue_metrics(machine);
 }
@@ -228,7 +257,14 @@ fn spans(timeline: &Timeline, wanted: impl Fn(&crate::replace::timeline::Span) -
     numbered
         .map(|(index, phase)| {
             let id = trace_id.span_id(phase.generation.into(), index);
-            span::Span::new(phase.name.name(), trace_id, id, Some(root), phase.start_ns, phase.end_ns)
+            span::Span::new(
+                phase.name.name(),
+                trace_id,
+                id,
+                Some(root),
+                phase.start_ns,
+                phase.end_ns,
+            )
         })
         .collect()
 }
@@ -236,14 +272,25 @@ fn spans(timeline: &Timeline, wanted: impl Fn(&crate::replace::timeline::Span) -
 fn flushes(timeline: &Timeline, generation: u32) -> Vec<span::Span> {
     const FIRST: u32 = 1000;
     let (trace_id, root) = trace(timeline);
-    let flush_span = timeline.spans.iter().position(|span| span.name == Phase::Flush).map_or(root, |index| {
-        trace_id.span_id(generation.into(), index as u32 + 1)
-    });
+    let flush_span = timeline
+        .spans
+        .iter()
+        .position(|span| span.name == Phase::Flush)
+        .map_or(root, |index| {
+            trace_id.span_id(generation.into(), index as u32 + 1)
+        });
     let of_core = |flush: &crate::replace::timeline::CoreFlush| {
         let id = trace_id.span_id(generation.into(), FIRST + flush.core);
-        span::Span::new("flush core", trace_id, id, Some(flush_span), flush.start_ns, flush.end_ns)
-            .with(names::CORE, u64::from(flush.core))
-            .with(names::FLUSH_CYCLES, flush.cycles)
+        span::Span::new(
+            "flush core",
+            trace_id,
+            id,
+            Some(flush_span),
+            flush.start_ns,
+            flush.end_ns,
+        )
+        .with(names::CORE, u64::from(flush.core))
+        .with(names::FLUSH_CYCLES, flush.cycles)
     };
     timeline.flushes.iter().map(of_core).collect()
 }
@@ -252,7 +299,12 @@ fn flushes(timeline: &Timeline, generation: u32) -> Vec<span::Span> {
 fn root(timeline: &Timeline) -> span::Span {
     let (trace_id, root) = trace(timeline);
     let start = timeline.spans.iter().map(|span| span.start_ns).min().unwrap_or(0);
-    let end = timeline.spans.iter().map(|span| span.end_ns).max().unwrap_or(start);
+    let end = timeline
+        .spans
+        .iter()
+        .map(|span| span.end_ns)
+        .max()
+        .unwrap_or(start);
     span::Span::new("replacement", trace_id, root, None, start, end)
         .with(names::FROM_VERSION, timeline.from.as_str())
         .with(names::TO_VERSION, timeline.to.as_str())

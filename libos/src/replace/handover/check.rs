@@ -3,19 +3,19 @@
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 
-use super::{ChunkRange, Handover, NeighbourRecord, NetworkRecord};
+use super::{ChunkRange, Essentials, NeighbourRecord, NetworkRecord};
 use crate::memory::chunks::CHUNK_BYTES;
 
 /// What a CBOR reader cannot see. Each of these would be a panic, a hang or a wild write somewhere.
-pub(super) fn check(handover: &Handover) -> Result<(), &'static str> {
-    let Handover {
+pub(super) fn check(essentials: &Essentials) -> Result<(), &'static str> {
+    let Essentials {
         generation,
         tsc_hz,
         apic_hz,
         pen,
         cores,
         ..
-    } = handover;
+    } = essentials;
     ok((1..u32::MAX).contains(generation), "generation")?;
     ok(*tsc_hz > 0 && *apic_hz > 0, "clock frequency")?;
     let pen_end = pen.base.checked_add(pen.bytes);
@@ -29,13 +29,13 @@ pub(super) fn check(handover: &Handover) -> Result<(), &'static str> {
         !ids.is_empty() && ids.windows(2).all(|pair| pair[0] != pair[1]),
         "list of cores",
     )?;
-    for ChunkRange { start, end } in &handover.predecessor_chunks {
+    for ChunkRange { start, end } in &essentials.predecessor_chunks {
         ok(
             start < end && start.is_multiple_of(CHUNK_BYTES) && end.is_multiple_of(CHUNK_BYTES),
             "chunk",
         )?;
     }
-    handover.network.as_ref().map_or(Ok(()), check_network)
+    essentials.network.as_ref().map_or(Ok(()), check_network)
 }
 
 fn check_network(network: &NetworkRecord) -> Result<(), &'static str> {
