@@ -64,7 +64,8 @@ pub struct AddressSpace {
 unsafe impl Send for AddressSpace {}
 
 impl AddressSpace {
-    /// An empty one.
+    /// One in which nothing is mapped.
+    #[expect(clippy::new_without_default, reason = "it takes memory that is never freed: not by accident")]
     pub fn new() -> Self {
         Self { root: Table::new() }
     }
@@ -165,7 +166,7 @@ impl Table {
         let rights = entry & !bit::ADDRESS & !bit::LARGE;
         for index in 0..ENTRIES {
             // SAFETY: just made, not shared.
-            unsafe { (*table).0[index] = base + index as u64 * PAGE | rights };
+            unsafe { (*table).0[index] = (base + index as u64 * PAGE) | rights };
         }
         table
     }

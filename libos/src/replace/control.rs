@@ -196,7 +196,6 @@ fn length(request: &Request) -> Result<u64, Refusal> {
         .ok_or_else(|| Refusal::new(Code::LengthRequired, "the request has no Content-Length"))
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
 fn body_refusal(error: BodyError) -> Refusal {
     let code = match error {
         BodyError::TimedOut { .. } => Code::TimedOut,

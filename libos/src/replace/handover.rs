@@ -354,7 +354,6 @@ pub fn decode(bytes: &[u8]) -> Result<Handover, HandoverError> {
     Ok(handover)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
 fn malformed(error: DecodeError) -> HandoverError {
     HandoverError::Malformed(error.position())
 }

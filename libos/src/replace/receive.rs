@@ -138,7 +138,6 @@ impl Receiver {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
 fn refusal(error: ImageError) -> Refusal {
     Refusal::with_hint(error.code(), alloc::format!("{error}"), error.hint())
 }
