@@ -52,13 +52,13 @@ async fn manage(start: Start, network: &'static Shared, network_start: time::Ins
         spawn(control::serve(machine)).detach();
         telemetry::push::start(&start, handover.as_ref(), machine);
         announce(&start, machine, &configuration);
-        if let Some(handover) = handover {
+        if start.predecessor.is_some() {
             let moments = successor::Moments {
                 entered: start.entered,
                 cores: (start.cores_called, current::last_online()),
                 network: (network_start, network_up),
             };
-            successor::finish(machine, handover, moments).await;
+            successor::finish(machine, handover, &moments).await;
         }
     })
     .detach();

@@ -2,6 +2,7 @@
 
 use core::arch::{global_asm, naked_asm};
 use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 
 use super::core_id::{ApicId, CoreId, CoreSet, MAX_CORES};
@@ -247,6 +248,14 @@ pub(super) fn remind(pen: Pen, core: CoreId) {
     }
 }
 
+/// Cores that were called into their executors.
+static CALLED: AtomicU64 = AtomicU64::new(0);
+
+/// See [`CALLED`].
+pub(super) fn called() -> CoreSet {
+    CoreSet::from_bits(CALLED.load(Ordering::SeqCst))
+}
+
 /// Calls all other cores out of the pen into their executors, and does not wait for them: they say themselves when they
 /// are online.
 pub(super) fn start_others(pen: Pen) {
@@ -266,6 +275,7 @@ pub(super) fn start_others(pen: Pen) {
                 .write(first_function as *const () as u64);
             STACKS.0[core.id().index()].get().write(stack);
         }
+        CALLED.fetch_or(CoreSet::EMPTY.with(core.id()).bits(), Ordering::SeqCst);
         unpark(pen, core.id());
     }
 }

@@ -63,6 +63,11 @@ pub fn stop_others(flush: Option<HostFlush>) -> Result<Stopped, StopError> {
         });
     };
     let me = current::id();
+    let missing = wait_for_called(pen);
+    if !missing.is_empty() {
+        STOPPER.store(false, Ordering::SeqCst);
+        return Err(StopError::NoAnswer(missing));
+    }
     let others = current::online().without(me);
     FLUSH.store(flush.is_some(), Ordering::SeqCst);
     for core in current::all() {
@@ -87,6 +92,22 @@ pub fn stop_others(flush: Option<HostFlush>) -> Result<Stopped, StopError> {
         }
     }
     Ok(Stopped { cores: others })
+}
+
+/// A core that was called out of the pen and has not come online would run this image beside the next one. Returns those
+/// that do not come even now.
+fn wait_for_called(pen: Pen) -> CoreSet {
+    let deadline = time::now() + PATIENCE;
+    loop {
+        let missing = CoreSet::from_bits(smp::called().bits() & !current::online().bits());
+        if missing.is_empty() || time::now() >= deadline {
+            return missing;
+        }
+        for core in missing.iter() {
+            smp::remind(pen, core);
+        }
+        time::spin(Duration::from_micros(100));
+    }
 }
 
 /// Until all `cores` have reported and are in the pen; false if they took too long.

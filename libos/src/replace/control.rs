@@ -50,7 +50,7 @@ pub(crate) fn install(start: &Start, handover: Option<&Handover>, mac: [u8; 6]) 
     let host_id = identity().host_id.clone().unwrap_or_else(|| mac_text(mac));
     let state = State {
         // A successor is not asked for more before its own replacement is committed.
-        activity: if handover.is_some() {
+        activity: if start.predecessor.is_some() {
             Activity::Replacing
         } else {
             Activity::Serving
@@ -58,7 +58,13 @@ pub(crate) fn install(start: &Start, handover: Option<&Handover>, mac: [u8; 6]) 
         staged: None,
         nonce: Nonce::new(random::bytes()),
         last: None,
-        floor: handover.map_or(0, |handover| handover.floor),
+        // What boots cold is committed: there is nothing to go back to.
+        floor: start
+            .predecessor
+            .as_ref()
+            .map_or(identity().manifest().security_version, |predecessor| {
+                predecessor.floor
+            }),
         replacements: handover.map_or(0, |handover| handover.replacements),
         failures: 0,
     };

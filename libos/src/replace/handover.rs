@@ -319,6 +319,8 @@ pub struct Essentials {
     pub tsc_hz: u64,
     #[n(6)]
     pub apic_hz: u64,
+    #[n(7)]
+    pub floor: u64,
     #[n(9)]
     pub network: Option<NetworkRecord>,
     #[n(10)]
