@@ -333,14 +333,15 @@ impl Machine {
             .unwrap_or_default()
     }
 
-    /// Shows that all that came since there were `before` own chunks has cost no more than a few for good.
+    /// Shows that all that came since there were `before` own chunks has cost no more than what the heap keeps for
+    /// connections that have ended, but not long ago.
     ///
     /// # Panics
     /// If it has.
     pub fn assert_bounded(&self, before: u64) {
         let now = self.own_chunks();
         assert!(
-            now <= before + 2,
+            now <= before + 8,
             "the instar has grown from {before} chunks to {now}"
         );
     }

@@ -64,9 +64,16 @@ fn flipped_bits() {
     let machine = staged();
     let good = &machine.prepared.parts;
     all_refused(&machine, "PUT", "/v1/image", flips::manifest(good));
+    // More than a thousand refusals later, whatever the heap keeps for connections is there: from here on it stays.
+    let own = machine.own_chunks();
     all_refused(&machine, "PUT", "/v1/image", flips::signature(good));
     all_refused(&machine, "PUT", "/v1/image", flips::elf_headers(good).step_by(61));
     all_refused(&machine, "PUT", "/v1/image", flips::elf_sample(good, 64));
+    assert!(
+        machine.own_chunks() <= own + 1,
+        "from {own} to {} chunks",
+        machine.own_chunks()
+    );
 }
 
 #[test]
@@ -151,11 +158,13 @@ fn clients_that_stop_sending() {
         for beginning in beginnings(&machine) {
             let answer = clients::begin(machine.control, &beginning, rest, patience).expect("an end");
             let verdict = answer.map(|answer| answer.refusal().expect("a refusal"));
-            let expected = [
-                None,
-                Some((408, "timed-out".into())),
-                Some((400, "truncated".into())),
-            ];
+            // A head that is not all there is no request yet.
+            let code = if beginning.len() < 20 {
+                "bad-request"
+            } else {
+                "truncated"
+            };
+            let expected = [None, Some((408, "timed-out".into())), Some((400, code.into()))];
             assert!(
                 expected.contains(&verdict),
                 "after {} bytes, {rest:?}: {verdict:?}",
