@@ -153,6 +153,21 @@ impl Echoes {
             .unwrap_or(Duration::MAX)
     }
 
+    /// The same, with the last answer before `from` and the first one after `to`: how long a blackout between them was
+    /// for a client.
+    #[must_use]
+    pub fn gap_around(&self, from: Instant, to: Instant) -> Duration {
+        let times = || self.0.iter().filter_map(|echo| echo.answered);
+        let (before, after) = (
+            times().filter(|at| *at < from).max(),
+            times().filter(|at| *at > to).min(),
+        );
+        match (before, after) {
+            (Some(before), Some(after)) => self.longest_gap(before, after),
+            _ => Duration::MAX,
+        }
+    }
+
     /// The round-trip times of what was asked between `from` and `to`, in ascending order.
     #[must_use]
     pub fn round_trips(&self, from: Instant, to: Instant) -> Vec<Duration> {
@@ -205,6 +220,11 @@ mod tests {
             Duration::from_millis(27)
         );
         assert_eq!(echoes.longest_gap(start, at(start, 10)), Duration::from_millis(2));
+        assert_eq!(
+            echoes.gap_around(at(start, 4), at(start, 9)),
+            Duration::from_millis(27)
+        );
+        assert_eq!(echoes.gap_around(at(start, 4), at(start, 99)), Duration::MAX);
         assert_eq!(echoes.longest_gap(at(start, 90), at(start, 99)), Duration::MAX);
         assert_eq!(
             echoes.round_trips(start, at(start, 4)).last(),

@@ -2,12 +2,7 @@
 //!
 //! Nothing here waits for time to pass: it waits for a line or for an answer, with a generous deadline.
 
-use crate::{
-    broken::orders::Facts,
-    clients::{self, Answer},
-    prepared::{PREPARED, Prepared},
-};
-use serde_json::Value;
+use crate::prepared::{PREPARED, Prepared};
 use serial::Serial;
 use std::{
     ffi::OsString,
@@ -18,11 +13,14 @@ use std::{
     process::{Child, Command, Stdio},
     sync::Arc,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+mod control;
 mod disk;
 mod serial;
+
+pub use control::Replaced;
 
 /// The longest that booting or replacing may take, on the slowest computer that tests should pass on.
 pub const DEADLINE: Duration = Duration::from_secs(120);
@@ -205,170 +203,6 @@ impl Machine {
     pub fn said(&self) -> String {
         self.serial.text()
     }
-
-    /// `/v1/status`.
-    ///
-    /// # Errors
-    /// When there is no answer.
-    pub fn try_status(&self, patience: Duration) -> io::Result<Value> {
-        let answer = clients::request_within(self.control, "GET", "/v1/status", b"", patience)?;
-        match answer.status {
-            200 => Ok(answer.json()),
-            other => Err(io::Error::other(format!("status {other}: {}", answer.body))),
-        }
-    }
-
-    /// `/v1/status` of a machine that serves.
-    ///
-    /// # Panics
-    /// If it does not.
-    #[must_use]
-    pub fn status(&self) -> Value {
-        self.try_status(clients::PATIENCE)
-            .expect("the machine tells its status")
-    }
-
-    /// Asks until the status is as it should be.
-    ///
-    /// # Panics
-    /// If it is not in time: with the last one.
-    pub fn wait_until(&self, what: &str, right: impl Fn(&Value) -> bool) -> Value {
-        let deadline = Instant::now() + DEADLINE;
-        let mut last = None;
-        while Instant::now() < deadline && !self.serial.ended() {
-            // A connection that is opened between two instars is answered late, if at all: ask anew before that.
-            let status = self.try_status(Duration::from_secs(2));
-            match status {
-                Ok(status) if right(&status) => return status,
-                other => last = Some(other),
-            }
-        }
-        panic!("{what} did not come; last: {last:?}");
-    }
-
-    /// Sends an image.
-    ///
-    /// # Panics
-    /// If there is no answer.
-    #[must_use]
-    pub fn push(&self, image: &[u8]) -> Answer {
-        clients::request(self.control, "PUT", "/v1/image", image).expect("an answer to a push")
-    }
-
-    /// Sends an order.
-    ///
-    /// # Panics
-    /// If there is no answer.
-    #[must_use]
-    pub fn order(&self, order: &[u8]) -> Answer {
-        clients::request(self.control, "POST", "/v1/orders", order).expect("an answer to an order")
-    }
-
-    /// What an order must say now.
-    #[must_use]
-    pub fn facts(&self) -> Facts {
-        let status = self.status();
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        Facts {
-            host: text(&status["host_id"]),
-            generation: status["generation"].as_u64().unwrap_or_default(),
-            nonce: text(&status["nonce"]),
-            image: text(&status["staged"]["sha256"]),
-        }
-    }
-
-    /// Stages an image that is right.
-    ///
-    /// # Panics
-    /// If it is refused.
-    pub fn stage(&self, image: &[u8]) -> Value {
-        let answer = self.push(image);
-        assert_eq!(answer.status, 201, "{}", answer.body);
-        answer.json()["staged"].clone()
-    }
-
-    /// Orders what is staged, and returns the successor's status. The order itself is returned too.
-    ///
-    /// # Panics
-    /// If the order is refused, or no successor comes.
-    pub fn replace(&self) -> (Value, Vec<u8>) {
-        let facts = self.facts();
-        let order = facts.replace(&self.prepared.operator);
-        let answer = self.order(&order);
-        assert_eq!(answer.status, 202, "{}", answer.body);
-        let next = facts.generation + 1;
-        // Asking while nobody is there costs seconds of retransmission: the serial line tells sooner.
-        self.wait_line(&format!("instar: serving generation={next} "));
-        // Until then it is on probation, and takes no other image.
-        let committed = |status: &Value| status["generation"] == next && status["state"] == "serving";
-        (self.wait_until("the successor, committed", committed), order)
-    }
-
-    /// Shows that the application serves: over TCP, UDP and the control plane.
-    ///
-    /// # Panics
-    /// If it does not.
-    pub fn assert_serves(&self) {
-        clients::echo(self.echo, b"are you there?").expect("an echo");
-        let answer = clients::request(self.http, "GET", "/", b"").expect("an answer from the application");
-        assert_eq!(answer.status, 200, "{}", answer.body);
-        let status = self.status();
-        assert!(
-            ["serving", "staged"].contains(&status["state"].as_str().unwrap_or_default()),
-            "{status}"
-        );
-    }
-
-    /// What must be the same after a refusal as before it.
-    #[must_use]
-    pub fn traces(&self) -> Value {
-        traces(&self.status())
-    }
-
-    /// The instar's own chunks: image, stacks, heap.
-    #[must_use]
-    pub fn own_chunks(&self) -> u64 {
-        self.status()["memory"]["chunks"]["own"]
-            .as_u64()
-            .unwrap_or_default()
-    }
-
-    /// Shows that all that came since there were `before` own chunks has cost no more than what the heap keeps for
-    /// connections that have ended, but not long ago.
-    ///
-    /// # Panics
-    /// If it has.
-    pub fn assert_bounded(&self, before: u64) {
-        let now = self.own_chunks();
-        assert!(
-            now <= before + 8,
-            "the instar has grown from {before} chunks to {now}"
-        );
-    }
-
-    /// Waits until nothing is left of a client that did not end its request.
-    pub fn wait_for_traces(&self, before: &Value) {
-        self.wait_until("the state before", |status| traces(status) == *before);
-    }
-}
-
-fn traces(status: &Value) -> Value {
-    let chunks = &status["memory"]["chunks"];
-    let count = |owner: &str| chunks[owner].as_u64().unwrap_or_default();
-    // The heap may grow by a chunk now and then, and keeps it: what is free or the instar's own is one number here, and
-    // [`Machine::assert_bounded`] looks at the other.
-    serde_json::json!({
-        "generation": status["generation"],
-        "state": status["state"],
-        "staged": status["staged"],
-        "chunks": {
-            "total": count("total"),
-            "staged": count("staged"),
-            "predecessor": count("predecessor"),
-            "free or own": count("free") + count("own"),
-        },
-        "cores": status["cores"],
-    })
 }
 
 impl Drop for Machine {

@@ -9,7 +9,7 @@ fn works(setup: &Setup) -> Machine {
     let cores = serde_json::json!({"present": setup.cores, "online": setup.cores});
     assert_eq!(machine.status()["cores"], cores, "{setup:?}");
     machine.stage(&machine.prepared.new);
-    let (status, _) = machine.replace();
+    let status = machine.replace().status;
     assert_eq!(
         (&status["image"]["version"], &status["cores"]),
         (&"1.1.0".into(), &cores),
@@ -109,7 +109,7 @@ fn an_address_by_dhcp() {
     );
     assert_eq!(network["mac"], "52:54:00:12:34:56");
     machine.stage(&machine.prepared.new);
-    let (status, _) = machine.replace();
+    let status = machine.replace().status;
     assert_eq!(
         status["network"]["origin"], "handover",
         "a successor does not ask again"

@@ -79,7 +79,7 @@ fn many_connections_that_say_nothing() {
     let machine = Setup::default().boot();
     let (before, own) = (machine.traces(), machine.own_chunks());
     for port in [machine.control, machine.http] {
-        let idle = clients::idle(port, 200).expect("connected");
+        let idle = clients::idle(port, 100).expect("connected");
         // They may use all places up for a while, not for ever.
         machine.wait_until("an answer all the same", |status| status["state"] == "serving");
         drop(idle);
@@ -93,7 +93,7 @@ fn many_connections_that_say_nothing() {
 fn connections_that_come_and_go() {
     let machine = Setup::default().boot();
     let (before, own) = (machine.traces(), machine.own_chunks());
-    for round in 0..300u64 {
+    for round in 0..120u64 {
         let to = if round % 2 == 0 {
             machine.control
         } else {

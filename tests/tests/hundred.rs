@@ -1,7 +1,10 @@
 //! A hundred replacements in one machine: nothing is lost, worn out or left behind.
 
-use machine_tests::{echoes::Asking, machine::Setup};
-use std::time::{Duration, Instant};
+use machine_tests::{
+    echoes::Asking,
+    machine::{Replaced, Setup},
+};
+use std::time::Duration;
 
 const TIMES: u64 = 100;
 const CORES: u32 = 4;
@@ -24,9 +27,13 @@ fn a_hundred_replacements() {
             _ => (&machine.prepared.old, "1.0.0"),
         };
         machine.stage(image);
-        let from = Instant::now();
-        let (status, _) = machine.replace();
-        blackouts.push((from, Instant::now()));
+        let Replaced {
+            status,
+            ordered,
+            serving,
+            ..
+        } = machine.replace();
+        blackouts.push((ordered, serving));
         assert_eq!(
             (&status["generation"], &status["image"]["version"]),
             (&(time + 1).into(), &version.into())
@@ -54,7 +61,7 @@ fn a_hundred_replacements() {
     let (asked, answered) = echoes.counts();
     let mut outside: Vec<Duration> = blackouts
         .iter()
-        .map(|&(from, to)| echoes.longest_gap(from, to))
+        .map(|&(from, to)| echoes.gap_around(from, to))
         .collect();
     outside.sort_unstable();
     inside.sort_unstable_by(f64::total_cmp);

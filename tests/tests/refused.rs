@@ -234,7 +234,7 @@ fn replayed_orders() {
     assert_eq!(early, Ok((409, "nothing-staged".into())));
 
     machine.stage(&machine.prepared.new);
-    let (_, order) = machine.replace();
+    let order = machine.replace().order;
     machine.stage(&machine.prepared.new);
     let before = machine.traces();
     for _ in 0..3 {

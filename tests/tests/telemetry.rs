@@ -20,6 +20,8 @@ fn spans_of_one_upgrade_from_both_instars() {
         .to_owned();
     let status = machine.wait_until("the successor", |status| status["generation"] == 2);
     assert_eq!(status["last_replacement"]["trace_id"], trace.as_str());
+    // The timeline ends with the first answer that a client gets.
+    machine.assert_answers();
     let spans = collector.wait_for_spans("spans of both instars", |spans| {
         let ours = spans.iter().filter(|span| span.trace == trace);
         ours.map(|span| span.generation).collect::<BTreeSet<_>>() == [1, 2].into()

@@ -25,7 +25,7 @@ fn replaced(policy: &str, witness: &Witness) -> Machine {
         .take(REPLACEMENTS)
     {
         machine.stage(image);
-        let (status, _) = machine.replace();
+        let status = machine.replace().status;
         let flushed = status["last_replacement"]["flush"].as_array().map_or(0, Vec::len);
         let expected = if policy == "always" { CORES as usize } else { 0 };
         assert_eq!(flushed, expected, "what the machine says of itself: {status}");
