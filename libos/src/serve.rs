@@ -11,7 +11,7 @@ use smoltcp::wire::Ipv4Cidr;
 
 use crate::clock::Clock;
 use crate::command_line::{AddressSource, CommandLine};
-use crate::cpu::{CoreId, current, random, time};
+use crate::cpu::{CoreId, current, random, remind_others, stop, time};
 use crate::device::{network, serial};
 use crate::net::{self, Addressing, Configuration, Limits, Shared, Stack, Timer};
 use crate::replace::handover::{self, Handover};
@@ -52,13 +52,13 @@ async fn manage(start: Start, network: &'static Shared, network_start: time::Ins
         spawn(control::serve(machine)).detach();
         telemetry::push::start(&start, handover.as_ref(), machine);
         announce(&start, machine, &configuration);
-        if let Some(handover) = handover {
+        if start.predecessor.is_some() {
             let moments = successor::Moments {
                 entered: start.entered,
                 cores: (start.cores_called, current::last_online()),
                 network: (network_start, network_up),
             };
-            successor::finish(machine, handover, moments).await;
+            successor::finish(machine, handover, &moments).await;
         }
     })
     .detach();
@@ -76,7 +76,10 @@ fn handover(start: &Start) -> Option<Handover> {
 async fn all_online() {
     let deadline = time::now() + Duration::from_secs(1);
     while current::online().len() < current::all().len() && time::now() < deadline {
-        sleep(Duration::from_micros(200)).await;
+        sleep(Duration::from_micros(500)).await;
+        if let Some(pen) = stop::pen() {
+            remind_others(pen);
+        }
     }
 }
 
@@ -122,6 +125,16 @@ fn bring_up(options: &CommandLine, inherited: Option<Configuration>) -> Result<&
         random::number(),
         Clock.now(),
     )?;
+    if !nic.has_interrupts() {
+        warn!("the network card has no MSI-X: it is asked every millisecond");
+        spawn(async {
+            loop {
+                sleep(Duration::from_millis(1)).await;
+                network::on_interrupt();
+            }
+        })
+        .detach();
+    }
     let network: &'static Shared = Box::leak(Box::new(Shared::new(stack)));
     net::install(network);
     spawn(async move {

@@ -8,8 +8,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Archives are made of blocks of this many bytes.
 pub const BLOCK: usize = 512;
-/// Zero blocks accepted at the end: two are required by POSIX, GNU tar fills up to twenty.
-pub const MAX_END_BLOCKS: usize = 20;
+/// Zero blocks accepted at the end: two are required by POSIX, GNU tar fills a record of twenty blocks, and may need one more than that.
+pub const MAX_END_BLOCKS: usize = 21;
 
 /// The header in front of each member. Numbers are octal digits.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone)]

@@ -96,7 +96,7 @@ pub enum ImageError {
     },
 }
 
-const TRAILING: &str = "behind image.elf there is more than the (at most 20) zero blocks that end an archive";
+const TRAILING: &str = "behind image.elf there is more than the (at most 21) zero blocks that end an archive";
 
 impl ImageError {
     /// The code of `docs/interfaces.md`.

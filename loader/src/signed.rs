@@ -34,7 +34,7 @@ pub enum OpenError {
         allowed: u64,
     },
     /// Bytes behind the signature that are not the end of an archive.
-    #[error("behind the signature there is more than the (at most 20) zero blocks that end an archive")]
+    #[error("behind the signature there is more than the (at most 21) zero blocks that end an archive")]
     TrailingData,
     /// The key does not vouch for the document.
     #[error("{0}")]

@@ -235,7 +235,7 @@ impl Machine {
     pub fn wait_until(&self, what: &str, right: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + DEADLINE;
         let mut last = None;
-        while Instant::now() < deadline {
+        while Instant::now() < deadline && !self.serial.ended() {
             // A connection that is opened between two instars is answered late, if at all: ask anew before that.
             let status = self.try_status(Duration::from_secs(2));
             match status {
@@ -297,6 +297,8 @@ impl Machine {
         let answer = self.order(&order);
         assert_eq!(answer.status, 202, "{}", answer.body);
         let next = facts.generation + 1;
+        // Asking while nobody is there costs seconds of retransmission: the serial line tells sooner.
+        self.wait_line(&format!("instar: serving generation={next} "));
         (
             self.wait_until("the successor", |status| status["generation"] == next),
             order,

@@ -3,14 +3,21 @@
 //! | module | what |
 //! |---|---|
 //! | [`cli`] | the command line, and what each verb prints |
-//! | [`collect`] | the collector: what machines report |
 //! | [`exit`] | exit codes and errors that say what to do |
+//! | [`install`] | programs that must be there |
 //! | [`workspace`], [`build`], [`elf_check`] | from the source to a checked ELF |
-//! | [`keys`], [`image`] | key pairs; the signed archive |
+//! | [`keys`], [`image`], [`order`] | key pairs, and what is signed with them |
+//! | [`machine`] | a virtual machine: started, watched, ended whatever happens |
+//! | [`http`], [`control`], [`upgrade`] | asking a machine, and replacing its image |
+//! | [`client`], [`stats`] | asking it all the time, and what that showed |
+//! | [`scene`] | an upgrade under the eyes of such clients |
+//! | [`collect`] | the collector: what machines report |
+//! | [`timeline`] | a replacement, drawn for people |
+
 pub mod build;
 pub mod cli;
-pub mod collect;
 pub mod client;
+pub mod collect;
 pub mod control;
 pub mod elf_check;
 pub mod exit;
@@ -20,6 +27,7 @@ pub mod install;
 pub mod keys;
 pub mod machine;
 pub mod order;
+pub mod scene;
 pub mod stats;
 pub mod timeline;
 pub mod upgrade;

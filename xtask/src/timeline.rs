@@ -43,7 +43,7 @@ pub fn draw(replacement: &Replacement) -> String {
     );
     group(
         &mut text,
-        "between its last answer and the successor's first",
+        "from the order to the successor's first answer",
         &rows(replacement, blackout),
     );
     flushes(&mut text, replacement);
@@ -109,7 +109,7 @@ fn group(text: &mut String, title: &str, rows: &[Row]) {
 
 fn flushes(text: &mut String, replacement: &Replacement) {
     if replacement.flush.is_empty() {
-        text.push_str("  caches: not flushed (nothing on this machine demands it)\n");
+        text.push_str("  caches: not flushed, by the policy\n");
         return;
     }
     text.push_str("  caches written back and invalidated\n");
@@ -221,7 +221,7 @@ mod tests {
         assert!((rows[1].start_ms - 2.0).abs() < 1e-9);
         let text = draw(&replacement);
         assert!(
-            text.contains("first: 8.00 ms") && text.contains("not flushed"),
+            text.contains("first answer: 8.00 ms") && text.contains("not flushed"),
             "{text}"
         );
         replacement.flush = vec![CoreFlush {

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 /// How long the successor may take to answer, unless somebody says otherwise.
 pub const SUCCESSOR: Duration = Duration::from_secs(30);
 
-/// How long the timeline's last figures may take once the successor answers.
-const TIMELINE: Duration = Duration::from_secs(2);
+/// How long the timeline's last figures may take once it is decided that the successor stays.
+const TIMELINE: Duration = Duration::from_millis(500);
 
 /// Between two questions whether the successor is there. Not shorter: the question itself takes the machine's time.
 const POLL: Duration = Duration::from_millis(10);
@@ -79,9 +79,13 @@ pub fn order(address: SocketAddr, sha256: &str, key: &SecretKey) -> Result<(Stat
 /// Where a machine stands after an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Progress {
-    /// The predecessor still answers, or the successor's timeline is not whole yet.
+    /// The predecessor still answers.
     Under,
-    /// The successor answers and tells the whole timeline.
+    /// The successor answers, and may still go back.
+    Pending,
+    /// The successor stays; how long its first answer took is not known. Perhaps nobody asks it anything.
+    Decided,
+    /// The successor stays, and tells the whole timeline.
     Done,
     /// The predecessor is back.
     WentBack,
@@ -90,10 +94,12 @@ enum Progress {
 fn progress(before: &Status, now: &Status) -> Progress {
     let told = now.last_replacement.as_ref();
     if now.generation > before.generation {
-        let whole = told.is_some_and(|told| {
-            told.blackout_ms.is_some() && told.phases_ms.get("first_answer").copied().flatten().is_some()
-        });
-        return if whole { Progress::Done } else { Progress::Under };
+        return match told {
+            None => Progress::Pending,
+            Some(told) if told.outcome.is_empty() || told.outcome == "pending" => Progress::Pending,
+            Some(told) if told.blackout_ms.is_none() => Progress::Decided,
+            Some(_) => Progress::Done,
+        };
     }
     let trace = |status: &Status| status.last_replacement.as_ref().map(|told| told.trace_id.clone());
     if told.is_some() && trace(now) != trace(before) && now.state != "replacing" {
@@ -102,13 +108,15 @@ fn progress(before: &Status, now: &Status) -> Progress {
     Progress::Under
 }
 
-/// Waits until the successor of the instar that said `before` answers, and a little for the rest of its timeline.
+/// Waits until the successor of the instar that said `before` answers and stays, and a little for the rest of its
+/// timeline. If it neither stays nor goes back within `limit`, its last status (`pending`) is what is returned.
 ///
 /// # Errors
 /// If nobody answers within `limit`, the predecessor stays, or it came back.
 pub fn await_successor(address: SocketAddr, before: &Status, limit: Duration) -> Result<Status> {
     let deadline = Instant::now() + limit;
-    let mut successor: Option<(Status, Instant)> = None;
+    let mut successor = None;
+    let mut decided = None;
     let mut last = None;
     loop {
         thread::sleep(POLL);
@@ -116,19 +124,19 @@ pub fn await_successor(address: SocketAddr, before: &Status, limit: Duration) ->
             match progress(before, &now) {
                 Progress::Done => return Ok(now),
                 Progress::WentBack => return Err(went_back(address, &now).into()),
-                Progress::Under if now.generation > before.generation => {
-                    let since = successor.as_ref().map_or_else(Instant::now, |(_, since)| *since);
-                    successor = Some((now, since));
+                Progress::Decided => {
+                    decided.get_or_insert_with(Instant::now);
+                    successor = Some(now);
                 }
+                Progress::Pending => successor = Some(now),
                 Progress::Under => last = Some(now),
             }
         }
-        match successor {
-            Some((status, since)) if since.elapsed() >= TIMELINE || Instant::now() >= deadline => {
-                return Ok(status);
-            }
-            None if Instant::now() >= deadline => return Err(missing(address, last, limit).into()),
-            _ => {}
+        let over = Instant::now() >= deadline;
+        match successor.take() {
+            Some(status) if over || decided.is_some_and(|at| at.elapsed() >= TIMELINE) => return Ok(status),
+            None if over => return Err(missing(address, last, limit).into()),
+            status => successor = status,
         }
     }
 }
@@ -169,11 +177,11 @@ mod tests {
     use super::*;
     use crate::control::Replacement;
 
-    fn at(generation: u64, trace: Option<&str>, first_answer: Option<f64>) -> Status {
+    fn at(generation: u64, trace: Option<&str>, outcome: &str, blackout_ms: Option<f64>) -> Status {
         let last_replacement = trace.map(|trace| Replacement {
             trace_id: trace.to_owned(),
-            blackout_ms: first_answer,
-            phases_ms: [("first_answer".to_owned(), first_answer)].into(),
+            outcome: outcome.to_owned(),
+            blackout_ms,
             ..Replacement::default()
         });
         Status {
@@ -185,12 +193,27 @@ mod tests {
     }
 
     #[test]
-    fn a_successor_is_done_when_its_timeline_is_whole() {
-        let before = at(3, Some("old"), Some(1.0));
-        assert_eq!(progress(&before, &at(3, Some("old"), Some(1.0))), Progress::Under);
-        assert_eq!(progress(&before, &at(4, Some("new"), None)), Progress::Under);
-        assert_eq!(progress(&before, &at(4, Some("new"), Some(1.0))), Progress::Done);
-        assert_eq!(progress(&before, &at(3, Some("new"), None)), Progress::WentBack);
-        assert_eq!(progress(&at(1, None, None), &at(1, None, None)), Progress::Under);
+    fn a_successor_is_done_when_it_stays_and_its_timeline_is_whole() {
+        let before = at(3, Some("old"), "committed", Some(1.0));
+        assert_eq!(progress(&before, &before), Progress::Under);
+        assert_eq!(
+            progress(&before, &at(4, Some("new"), "pending", Some(1.0))),
+            Progress::Pending
+        );
+        assert_eq!(
+            progress(&before, &at(4, Some("new"), "committed", None)),
+            Progress::Decided
+        );
+        assert_eq!(
+            progress(&before, &at(4, Some("new"), "committed", Some(1.0))),
+            Progress::Done
+        );
+        assert_eq!(
+            progress(&before, &at(3, Some("new"), "rolled-back", None)),
+            Progress::WentBack
+        );
+        let fresh = at(1, None, "", None);
+        assert_eq!(progress(&fresh, &fresh), Progress::Under);
+        assert_eq!(progress(&fresh, &at(2, None, "", None)), Progress::Pending);
     }
 }

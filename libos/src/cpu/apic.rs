@@ -12,6 +12,7 @@ mod register {
     pub const TASK_PRIORITY: u32 = 0x80;
     pub const END_OF_INTERRUPT: u32 = 0xb0;
     pub const SPURIOUS: u32 = 0xf0;
+    pub const IN_SERVICE: u32 = 0x100;
     pub const COMMAND: u32 = 0x300;
     pub const COMMAND_HIGH: u32 = 0x310;
     pub const TIMER: u32 = 0x320;
@@ -92,6 +93,17 @@ pub fn end_of_interrupt() {
     write(register::END_OF_INTERRUPT, 0);
 }
 
+/// Tells the APIC that whatever is in service is done.
+pub fn end_all_interrupts() {
+    let in_service = || (0..8).any(|word| read(register::IN_SERVICE + 16 * word) != 0);
+    for _ in 0..256 {
+        if !in_service() {
+            break;
+        }
+        end_of_interrupt();
+    }
+}
+
 /// Sends an interrupt to one core. Before it returns, the APIC has taken the command.
 pub fn send(to: ApicId, delivery: Delivery) {
     const LEVEL_ASSERT: u32 = 1 << 14;
@@ -109,6 +121,7 @@ pub fn send(to: ApicId, delivery: Delivery) {
         // SAFETY: with x2APIC the command register is this MSR; an IPI changes no memory of ours.
         unsafe {
             core::arch::x86_64::_mm_mfence();
+            core::arch::x86_64::_mm_lfence();
             write_msr(
                 msr::X2APIC + register::COMMAND / 16,
                 u64::from(to.0) << 32 | u64::from(command),

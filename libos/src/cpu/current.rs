@@ -1,7 +1,7 @@
 //! The data of each core, and the one that runs.
 
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use super::core_id::{ApicId, CoreId, CoreSet};
 use super::registers::{msr, write_msr};
@@ -13,7 +13,7 @@ use crate::task::executor::Queue;
 /// What one core has of its own. `GS:0` points to it.
 #[repr(C)]
 pub struct Core {
-    this: *const Core,
+    this: AtomicPtr<Core>,
     id: CoreId,
     apic: ApicId,
     /// The core's tables; only the core itself uses them.
@@ -23,7 +23,7 @@ pub struct Core {
     pub queue: Queue,
 }
 
-// SAFETY: `this` and `tables` are used only by the core itself; all the rest is `Sync`.
+// SAFETY: `tables` is used only by the core itself; all the rest is `Sync`.
 unsafe impl Sync for Core {}
 // SAFETY: as above.
 unsafe impl Send for Core {}
@@ -42,7 +42,7 @@ pub(super) fn create(apics: &[ApicId]) {
             .enumerate()
             .filter_map(|(index, apic)| {
                 Some(Core {
-                    this: core::ptr::null(),
+                    this: AtomicPtr::new(core::ptr::null_mut()),
                     id: CoreId::new(index)?,
                     apic: *apic,
                     tables: Tables::new(),
@@ -53,8 +53,8 @@ pub(super) fn create(apics: &[ApicId]) {
             .collect()
     });
     for core in CORES.get().into_iter().flatten() {
-        // SAFETY: no core has been told of this data yet, so nobody else reads or writes it.
-        unsafe { (&raw const core.this).cast_mut().write(core) };
+        core.this
+            .store(core::ptr::from_ref(core).cast_mut(), Ordering::Relaxed);
     }
 }
 

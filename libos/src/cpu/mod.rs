@@ -19,12 +19,16 @@ pub use core_id::{ApicId, CoreId, CoreSet, MAX_CORES};
 
 use x86_64::registers::control::{Cr4, Cr4Flags};
 
-/// Turns on what every core of an instar has on: no supervisor execution of user pages and global pages are not needed,
-/// since there is no user mode; timestamp disable stays off. FSGSBASE and AVX stay off: an interrupt saves SSE state only.
+/// What every core of an instar has: the x87 and SSE control words as after a reset, which INIT does not do (Intel SDM
+/// vol. 3, table 10-1), and a report instead of a shutdown for machine checks. FSGSBASE and AVX stay off: an interrupt
+/// saves SSE state only.
 fn enable_extensions() {
-    // SAFETY: SSE is already on since the first instruction; the machine check enable bit only changes what happens on a
-    // machine check: a report instead of a shutdown.
-    unsafe { Cr4::update(|cr4| cr4.insert(Cr4Flags::MACHINE_CHECK_EXCEPTION)) };
+    let mxcsr = 0x1f80_u32;
+    // SAFETY: the control words are the ABI's; the CR4 bit only changes what happens on a machine check.
+    unsafe {
+        core::arch::asm!("fninit", "ldmxcsr [{}]", in(reg) &raw const mxcsr, options(nostack));
+        Cr4::update(|cr4| cr4.insert(Cr4Flags::MACHINE_CHECK_EXCEPTION));
+    }
 }
 
 /// Makes the calling core core 0 of `apics`.
@@ -44,7 +48,18 @@ pub(crate) unsafe fn init_boot_core(apics: &[ApicId]) {
 
 /// Calls all other cores out of the pen. [`current::online`] shows who has come.
 pub(crate) fn start_others(pen: pen::Pen) {
-    smp::start_others(pen, crate::memory::page_tables());
+    smp::start_others(pen);
+}
+
+/// Calls those again that have not come.
+pub(crate) fn remind_others(pen: pen::Pen) {
+    for core in current::all()
+        .iter()
+        .skip(1)
+        .filter(|core| !current::online().contains(core.id()))
+    {
+        smp::remind(pen, core.id());
+    }
 }
 
 /// What this processor is, for the flush policy.

@@ -12,8 +12,6 @@ use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 use super::core_id::{ApicId, CoreId};
 use super::{apic, tables, vector};
 
-/// Where a machine's first instar makes the pen.
-const ADDRESS: u64 = 0x1_0000;
 const MAGIC: u64 = u64::from_le_bytes(*b"INSTRPEN");
 
 const PAGE: u64 = 4096;
@@ -229,8 +227,12 @@ pub enum PenError {
 }
 
 impl Pen {
+    /// Where a machine's first instar makes the pen.
+    pub const ADDRESS: u64 = 0x1_0000;
     /// Version of the layout.
     pub const VERSION: u32 = 1;
+    /// The oldest layout that can be taken over: the pen is as old as the machine.
+    const OLDEST: u32 = 1;
 
     /// How many bytes a pen for `cores` takes.
     pub fn bytes(cores: usize) -> u64 {
@@ -245,19 +247,19 @@ impl Pen {
     pub unsafe fn create(apics: &[ApicId]) -> Self {
         let code = &raw const pen_code as u64;
         let code_bytes = &raw const pen_code_end as usize - code as usize;
-        let moved = |label: *const u8| ADDRESS + CODE_OFFSET as u64 + (label as u64 - code);
-        let page = |index: u64| (ADDRESS + index * PAGE) as *mut u64;
+        let moved = |label: *const u8| Pen::ADDRESS + CODE_OFFSET as u64 + (label as u64 - code);
+        let page = |index: u64| (Pen::ADDRESS + index * PAGE) as *mut u64;
         let (gdt, idt, level4, level3, level2) = (page(1), page(2), page(3), page(4), page(5));
         let slots = page(FIXED_PAGES) as u64;
-        let header = ADDRESS as *mut Header;
+        let header = Pen::ADDRESS as *mut Header;
         assert!(CODE_OFFSET + code_bytes <= PAGE as usize && size_of::<Header>() <= CODE_OFFSET);
 
         // SAFETY: the caller gives the whole range; every write below stays in it.
         unsafe {
-            (ADDRESS as *mut u8).write_bytes(0, Self::bytes(apics.len()) as usize);
+            (Pen::ADDRESS as *mut u8).write_bytes(0, Self::bytes(apics.len()) as usize);
             core::ptr::copy_nonoverlapping(
                 &raw const pen_code,
-                (ADDRESS as *mut u8).add(CODE_OFFSET),
+                (Pen::ADDRESS as *mut u8).add(CODE_OFFSET),
                 code_bytes,
             );
 
@@ -316,13 +318,13 @@ impl Pen {
     /// # Safety
     /// `address` is RAM of the low megabyte, and if the magic number is there then it is the pen that a predecessor made.
     pub unsafe fn inherit(address: u64, cores: usize) -> Result<Self, PenError> {
-        if address != ADDRESS {
+        if address != Pen::ADDRESS {
             return Err(PenError::Unknown(address));
         }
         let header = address as *mut Header;
         // SAFETY: the caller says that this is RAM.
         let (magic, version, count) = unsafe { ((*header).magic, (*header).version, (*header).cores) };
-        if magic != MAGIC || version < Self::VERSION || count as usize != cores {
+        if magic != MAGIC || version < Self::OLDEST || count as usize != cores {
             return Err(PenError::Unknown(address));
         }
         Ok(Self { header })
@@ -361,7 +363,12 @@ impl Pen {
         let slot = self.slot(core);
         slot.vector.store(entry, Ordering::Relaxed);
         slot.command.store(1, Ordering::SeqCst);
-        apic::send(ApicId(slot.apic), apic::Delivery::Fixed(vector::WAKE));
+        self.interrupt(core);
+    }
+
+    /// Makes `core`, which is in the pen, look at its mailbox.
+    pub fn interrupt(self, core: CoreId) {
+        apic::send(ApicId(self.slot(core).apic), apic::Delivery::Fixed(vector::WAKE));
     }
 }
 

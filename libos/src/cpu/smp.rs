@@ -2,6 +2,7 @@
 
 use core::arch::{global_asm, naked_asm};
 use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 
 use super::core_id::{ApicId, CoreId, CoreSet, MAX_CORES};
@@ -9,7 +10,7 @@ use super::pen::{Header, Pen};
 use super::{apic, current, time};
 
 /// Page that cores start on in real mode: below 1 MiB, a multiple of 4096.
-const TRAMPOLINE: u64 = 0x8000;
+pub(crate) const TRAMPOLINE: u64 = 0x8000;
 
 /// How long a core may take from reset into the pen, and from the pen into the image.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -171,45 +172,28 @@ pub unsafe fn cold_start(pen: Pen, apics: &[ApicId]) -> CoreSet {
     came().fold(CoreSet::EMPTY, |set, (core, _)| set.with(core))
 }
 
-/// Where a core that wakes from the pen goes on: page tables and stack, on which lie six saved registers and the address
-/// to return to.
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Context {
-    page_tables: u64,
-    stack: u64,
-}
+/// The stack of each core that is in the pen, on which lie six saved registers and the address to go on at.
+struct Stacks([UnsafeCell<u64>; MAX_CORES]);
 
-struct Contexts([UnsafeCell<Context>; MAX_CORES]);
-
-// SAFETY: a core's context is written by the core itself before it enters the pen, or by core 0 while that core is in
+// SAFETY: a core's stack is written by the core itself before it enters the pen, or by core 0 while that core is in
 // the pen; it is read only by the core itself when it leaves the pen.
-unsafe impl Sync for Contexts {}
+unsafe impl Sync for Stacks {}
 
-static CONTEXTS: Contexts = Contexts(
-    [const {
-        UnsafeCell::new(Context {
-            page_tables: 0,
-            stack: 0,
-        })
-    }; MAX_CORES],
-);
+static STACKS: Stacks = Stacks([const { UnsafeCell::new(0) }; MAX_CORES]);
 
-/// Where a woken core arrives: RDI is its slot, RSI the pen.
+/// Where a woken core arrives: RDI is its slot, RSI the pen. It stays on the pen's page tables, which map everything, until
+/// it has its own descriptor tables: an NMI in between still finds the pen's handlers, which its own page tables would
+/// not let it execute.
 #[unsafe(naked)]
 unsafe extern "C" fn leave_pen() {
     naked_asm!(
         "mov eax, [rdi + {core}]",
-        "shl rax, 4",
-        "lea rcx, [rip + {contexts}]",
-        "add rcx, rax",
-        "mov rax, [rcx]",
-        "mov rsp, [rcx + 8]",
-        "mov cr3, rax",
+        "lea rcx, [rip + {stacks}]",
+        "mov rsp, [rcx + 8 * rax]",
         "pop r15", "pop r14", "pop r13", "pop r12", "pop rbx", "pop rbp",
         "ret",
         core = const super::pen::SLOT_CORE,
-        contexts = sym CONTEXTS,
+        stacks = sym STACKS,
     )
 }
 
@@ -218,12 +202,10 @@ unsafe extern "C" fn leave_pen() {
 /// # Safety
 /// Interrupts are off; `slot` and `header` are this core's slot and the pen, whose entry is `entry`.
 #[unsafe(naked)]
-unsafe extern "C" fn enter_pen(slot: u64, header: u64, context: *mut Context, entry: u64) {
+unsafe extern "C" fn enter_pen(slot: u64, header: u64, stack: *mut u64, entry: u64) {
     naked_asm!(
         "push rbp", "push rbx", "push r12", "push r13", "push r14", "push r15",
-        "mov [rdx + 8], rsp",
-        "mov rax, cr3",
-        "mov [rdx], rax",
+        "mov [rdx], rsp",
         // In this image's tables the pen is data: nothing there can be executed.
         "mov rax, [rsi + {page_tables}]",
         "mov cr3, rax",
@@ -239,17 +221,17 @@ unsafe extern "C" fn enter_pen(slot: u64, header: u64, context: *mut Context, en
 pub(super) unsafe fn park(pen: Pen) {
     let core = current::this();
     let slot = core::ptr::from_ref(pen.slot(core.id())) as u64;
-    // SAFETY: this core's own context and slot.
+    // SAFETY: this core's own stack pointer and slot.
     unsafe {
         enter_pen(
             slot,
             pen.address(),
-            CONTEXTS.0[core.id().index()].get(),
+            STACKS.0[core.id().index()].get(),
             pen.header().entry(),
         );
-        // The pen's tables are still loaded.
         current::adopt(core);
     }
+    crate::memory::activate();
     apic::enable();
 }
 
@@ -258,9 +240,25 @@ pub(super) fn unpark(pen: Pen, core: CoreId) {
     pen.call(core, leave_pen as *const () as u64);
 }
 
+/// Interrupts `core` once more if it has not yet followed its call. An NMI between the pen's STI and HLT lets it take the
+/// interrupt before the halt.
+pub(super) fn remind(pen: Pen, core: CoreId) {
+    if pen.slot(core).is_called() {
+        pen.interrupt(core);
+    }
+}
+
+/// Cores that were called into their executors.
+static CALLED: AtomicU64 = AtomicU64::new(0);
+
+/// See [`CALLED`].
+pub(super) fn called() -> CoreSet {
+    CoreSet::from_bits(CALLED.load(Ordering::SeqCst))
+}
+
 /// Calls all other cores out of the pen into their executors, and does not wait for them: they say themselves when they
 /// are online.
-pub(super) fn start_others(pen: Pen, page_tables: u64) {
+pub(super) fn start_others(pen: Pen) {
     for core in current::all()
         .iter()
         .skip(1)
@@ -275,10 +273,9 @@ pub(super) fn start_others(pen: Pen, page_tables: u64) {
             (stack as *mut u64)
                 .add(6)
                 .write(first_function as *const () as u64);
-            CONTEXTS.0[core.id().index()]
-                .get()
-                .write(Context { page_tables, stack });
+            STACKS.0[core.id().index()].get().write(stack);
         }
+        CALLED.fetch_or(CoreSet::EMPTY.with(core.id()).bits(), Ordering::SeqCst);
         unpark(pen, core.id());
     }
 }
@@ -290,6 +287,7 @@ extern "C" fn first_function() -> ! {
     };
     // SAFETY: interrupts are off since the pen, and this core has that APIC id.
     unsafe { current::adopt(core) };
+    crate::memory::activate();
     apic::enable();
     super::enable_extensions();
     current::set_online(core.id());

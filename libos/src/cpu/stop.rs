@@ -63,6 +63,11 @@ pub fn stop_others(flush: Option<HostFlush>) -> Result<Stopped, StopError> {
         });
     };
     let me = current::id();
+    let missing = wait_for_called(pen);
+    if !missing.is_empty() {
+        STOPPER.store(false, Ordering::SeqCst);
+        return Err(StopError::NoAnswer(missing));
+    }
     let others = current::online().without(me);
     FLUSH.store(flush.is_some(), Ordering::SeqCst);
     for core in current::all() {
@@ -89,6 +94,22 @@ pub fn stop_others(flush: Option<HostFlush>) -> Result<Stopped, StopError> {
     Ok(Stopped { cores: others })
 }
 
+/// A core that was called out of the pen and has not come online would run this image beside the next one. Returns those
+/// that do not come even now.
+fn wait_for_called(pen: Pen) -> CoreSet {
+    let deadline = time::now() + PATIENCE;
+    loop {
+        let missing = CoreSet::from_bits(smp::called().bits() & !current::online().bits());
+        if missing.is_empty() || time::now() >= deadline {
+            return missing;
+        }
+        for core in missing.iter() {
+            smp::remind(pen, core);
+        }
+        time::spin(Duration::from_micros(100));
+    }
+}
+
 /// Until all `cores` have reported and are in the pen; false if they took too long.
 fn wait_for(pen: Pen, cores: CoreSet) -> bool {
     let deadline = time::now() + PATIENCE;
@@ -109,18 +130,24 @@ fn call_off(pen: Pen, others: CoreSet) -> StopError {
     StopError::NoAnswer(silent)
 }
 
+/// Lets `cores` run on, and waits for each to be online again: whoever stops the cores next must not miss one.
 fn resume(pen: Pen, cores: CoreSet) {
+    let deadline = time::now() + PATIENCE;
     for core in cores.iter() {
-        let deadline = time::now() + PATIENCE;
         while !pen.slot(core).is_present() && time::now() < deadline {
             core::hint::spin_loop();
         }
         smp::unpark(pen, core);
     }
-    // Nobody may be stopped again before he has left.
-    let deadline = time::now() + PATIENCE;
-    while cores.iter().any(|core| pen.slot(core).is_called()) && time::now() < deadline {
-        core::hint::spin_loop();
+    for core in cores.iter() {
+        while !current::online().contains(core) && time::now() < deadline {
+            smp::remind(pen, core);
+            time::spin(Duration::from_micros(100));
+        }
+    }
+    let missing = cores.bits() & !current::online().bits();
+    if missing != 0 {
+        log::error!("cores {missing:#b} did not come back from the pen");
     }
 }
 
@@ -140,6 +167,8 @@ pub(super) fn on_interrupt() {
 }
 
 /// An NMI: the second call to a core that did not hear the stop interrupt, or somebody else's, which means nothing here.
+///
+/// It may have interrupted a handler that had not yet told the APIC that it was done. The pen needs an APIC that delivers.
 pub(super) fn on_nmi() {
     leave_if_asked();
 }
@@ -157,8 +186,11 @@ fn leave_if_asked() {
     current::set_offline(core);
     // The report: not before the flush has finished.
     AWAITED.fetch_and(!bit, Ordering::SeqCst);
+    apic::end_all_interrupts();
     // SAFETY: interrupts are off in a handler; this core is not the stopper, which does not ask itself.
     unsafe { smp::park(pen) };
+    // The timer was lost; if the executor was about to halt, this wakes it.
+    time::wake_at(time::now() + Duration::from_millis(1));
     current::set_online(core);
 }
 

@@ -77,7 +77,7 @@ fn tick(hz: u64) -> u64 {
 }
 
 fn scale(ticks: u64, tick: u64) -> u64 {
-    (u128::from(ticks) * u128::from(tick) >> 32) as u64
+    ((u128::from(ticks) * u128::from(tick)) >> 32) as u64
 }
 
 /// Now.

@@ -6,6 +6,8 @@ pub const TIMER: u8 = 0x20;
 pub const WAKE: u8 = 0x21;
 /// The network card.
 pub const NETWORK: u8 = 0x22;
+/// Whatever else comes.
+pub const STRAY: u8 = 0x2d;
 /// Flush, report, go to the pen.
 pub const STOP: u8 = 0x2e;
 /// The APIC's "never mind"; its low four bits must be set on old parts.

@@ -116,6 +116,8 @@ impl Device for Nic {
         let card = card.as_mut()?;
         // Not a frame that could not be answered.
         if !card.can_transmit() {
+            // Frames that were sent come back without an interrupt: look again.
+            WORK.store(true, Ordering::SeqCst);
             return None;
         }
         let (buffer, frame) = card.receive()?;

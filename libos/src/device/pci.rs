@@ -147,17 +147,20 @@ pub fn functions() -> Vec<(DeviceFunction, DeviceFunctionInfo)> {
     found
 }
 
-/// Lets `function` decode its addresses and reach memory.
-pub fn enable(function: DeviceFunction) {
-    root().set_command(
-        function,
-        Command::IO_SPACE | Command::MEMORY_SPACE | Command::BUS_MASTER,
-    );
+/// Lets `function` decode its addresses and, if `bus_master`, reach memory.
+pub fn enable(function: DeviceFunction, bus_master: bool) {
+    let mut command = Command::IO_SPACE | Command::MEMORY_SPACE;
+    command.set(Command::BUS_MASTER, bus_master);
+    root().set_command(function, command);
 }
 
 /// No function reaches memory any more: what a driver has forgotten to quiesce cannot write into the next image.
 pub fn cut_off_from_memory() {
-    for (function, _) in functions() {
+    for (function, info) in functions() {
+        // A bridge passes its devices' requests on, and nobody would open it again for the successor's.
+        if info.header_type == HeaderType::PciPciBridge {
+            continue;
+        }
         let (_, command) = root().get_status_command(function);
         if command.contains(Command::BUS_MASTER) {
             root().set_command(function, command - Command::BUS_MASTER);

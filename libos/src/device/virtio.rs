@@ -192,9 +192,12 @@ impl VirtioNet {
 
     /// Resets the device and makes it ready.
     pub fn new(function: DeviceFunction) -> Result<Self, NetworkError> {
-        pci::enable(function);
-        let transport = PciTransport::new::<Identity, _>(&mut pci::steady_root(), function)
+        pci::enable(function, false);
+        let mut transport = PciTransport::new::<Identity, _>(&mut pci::steady_root(), function)
             .map_err(|_| NetworkError::Transport)?;
+        // What the firmware left running must not reach memory when bus mastering is switched on.
+        transport.set_status(DeviceStatus::empty());
+        pci::enable(function, true);
         let transport = Messages::new(function, transport);
         let has_interrupts = transport.vector_registers.is_some();
         let mut card = Self {
@@ -225,7 +228,11 @@ impl VirtioNet {
         let token = self.raw.poll_receive()?;
         let mut buffer = self.receive.get_mut(usize::from(token))?.take()?;
         // SAFETY: the buffer that `recycle` gave with this token.
-        let (header, length) = unsafe { self.raw.receive_complete(token, &mut buffer[..]) }.ok()?;
+        let Ok((header, length)) = (unsafe { self.raw.receive_complete(token, &mut buffer[..]) }) else {
+            // A device that contradicts itself: the buffer goes back, the frame is lost.
+            self.recycle(buffer);
+            return None;
+        };
         let frame = header..header.saturating_add(length).min(BUFFER);
         Some((buffer, frame))
     }

@@ -7,6 +7,7 @@ pub mod stack;
 
 use alloc::vec::Vec;
 use core::ops::Range;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use chunks::{ChunkMap, Owner};
 use paging::{Access, AddressSpace};
@@ -18,6 +19,9 @@ pub const CHUNK: u64 = 2 << 20;
 // Lock order: heap, then chunks. Nothing allocates while it holds `CHUNKS`, since the heap may be taking a chunk.
 static CHUNKS: Mutex<Option<ChunkMap>> = Mutex::new(None);
 static SPACE: Mutex<Option<AddressSpace>> = Mutex::new(None);
+static ROOT: AtomicU64 = AtomicU64::new(0);
+/// Are the own page tables in use, which map more than the loader's?
+static ACTIVE: AtomicBool = AtomicBool::new(false);
 
 /// Where the linker script put the parts of this image.
 #[cfg(metal)]
@@ -73,15 +77,16 @@ pub unsafe fn init(map: ChunkMap, ram: &[Range<u64>]) {
         Access::ReadOnly,
     );
     space.map(0..4096, Access::None);
-    // SAFETY: all of RAM is mapped, the image with the rights that its parts need. `.data.rel.ro` was relocated by the
-    // loader and is only read from now on.
-    unsafe { space.activate() };
+    ROOT.store(space.root(), Ordering::Release);
     *SPACE.lock() = Some(space);
 }
 
-/// Physical address of this instar's page tables.
-pub fn page_tables() -> u64 {
-    SPACE.lock().as_ref().map_or(0, AddressSpace::root)
+/// Makes this core use the instar's page tables.
+pub(crate) fn activate() {
+    // SAFETY: all of RAM is mapped, the image with the rights that its parts need. `.data.rel.ro` was relocated by the
+    // loader and is only read from now on. Takes no lock: a core that comes back from the pen may be the holder of any.
+    unsafe { paging::activate(ROOT.load(Ordering::Acquire)) };
+    ACTIVE.store(true, Ordering::Relaxed);
 }
 
 /// Maps a device's registers, uncached.
@@ -107,13 +112,17 @@ pub fn is_mapped(address: u64) -> bool {
 }
 
 fn take_for_heap(count: usize) -> Option<Range<u64>> {
-    // Until the own page tables are in use, the loader's are, which map the first 4 GiB.
-    let limit = if SPACE.try_lock().is_some_and(|space| space.is_none()) {
-        4 << 30
-    } else {
-        u64::MAX
-    };
-    with_chunks(|map| map.take_run(count as u64, Owner::Own, limit, crate::cpu::registers::tsc()))?
+    // Until the own page tables are in use the loader's are, which map the first 4 GiB.
+    let active = ACTIVE.load(Ordering::Relaxed);
+    with_chunks(|map| match count {
+        1 if active => map.take_one(Owner::Own),
+        _ => map.take_run(
+            count as u64,
+            Owner::Own,
+            if active { u64::MAX } else { 4 << 30 },
+            crate::cpu::registers::tsc(),
+        ),
+    })?
 }
 
 /// Does something with the chunk map. `action` must not allocate.

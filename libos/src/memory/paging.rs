@@ -6,7 +6,7 @@ use core::ops::Range;
 
 use x86_64::VirtAddr;
 use x86_64::instructions::tlb;
-use x86_64::registers::control::{Cr0, Cr0Flags, Cr3};
+use x86_64::registers::control::{Cr0, Cr0Flags};
 
 const PAGE: u64 = 4096;
 const LARGE_PAGE: u64 = 2 << 20;
@@ -64,7 +64,11 @@ pub struct AddressSpace {
 unsafe impl Send for AddressSpace {}
 
 impl AddressSpace {
-    /// An empty one.
+    /// One in which nothing is mapped.
+    #[expect(
+        clippy::new_without_default,
+        reason = "it takes memory that is never freed: not by accident"
+    )]
     pub fn new() -> Self {
         Self { root: Table::new() }
     }
@@ -111,19 +115,6 @@ impl AddressSpace {
         self.root as u64
     }
 
-    /// Makes this core use it. Write protection holds for this core from then on.
-    ///
-    /// # Safety
-    /// Everything that the running code uses is mapped with the rights that it needs.
-    pub unsafe fn activate(&self) {
-        let flags = Cr3::read().1;
-        // SAFETY: the tables are well-formed, and the caller vouches for what they map.
-        unsafe {
-            Cr0::update(|cr0| cr0.insert(Cr0Flags::WRITE_PROTECT));
-            core::arch::asm!("mov cr3, {}", in(reg) self.root() | flags.bits(), options(nostack, preserves_flags));
-        }
-    }
-
     /// The entry for `address` in the table of `level` (1: 4 KiB pages, 2: 2 MiB pages), with the tables above made where
     /// they are missing and large pages split where they are in the way.
     fn entry(&mut self, address: u64, level: u32) -> &mut u64 {
@@ -147,6 +138,18 @@ impl AddressSpace {
     }
 }
 
+/// Makes this core use the tables at `root`. Write protection holds for this core from then on.
+///
+/// # Safety
+/// They are an [`AddressSpace`]'s, which maps everything that the running code uses with the rights that it needs.
+pub unsafe fn activate(root: u64) {
+    // SAFETY: the caller vouches for the tables.
+    unsafe {
+        Cr0::update(|cr0| cr0.insert(Cr0Flags::WRITE_PROTECT));
+        core::arch::asm!("mov cr3, {}", in(reg) root, options(nostack, preserves_flags));
+    }
+}
+
 impl Table {
     fn new() -> *mut Self {
         let layout = Layout::new::<Self>();
@@ -165,7 +168,7 @@ impl Table {
         let rights = entry & !bit::ADDRESS & !bit::LARGE;
         for index in 0..ENTRIES {
             // SAFETY: just made, not shared.
-            unsafe { (*table).0[index] = base + index as u64 * PAGE | rights };
+            unsafe { (*table).0[index] = (base + index as u64 * PAGE) | rights };
         }
         table
     }

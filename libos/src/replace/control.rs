@@ -5,7 +5,6 @@ use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use loader::image::Limits;
 use loader::signature::PublicKey;
 use loader::signed;
 use log::{info, warn};
@@ -21,11 +20,11 @@ use super::timeline::{Phase, Timeline};
 use super::{report, upgrade};
 use crate::clock::{Clock, SpawnHere};
 use crate::confidential::policy::decide;
-use crate::cpu::{CoreId, random};
+use crate::cpu::{CoreId, random, time};
 use crate::http::{BodyError, Request, Response};
 use crate::net::{self, ListenOptions, TcpListener};
 use crate::start::{Start, identity};
-use crate::task::spawn_on;
+use crate::task::{spawn_on, timeout};
 
 /// The control plane's port.
 const PORT: u16 = 7700;
@@ -50,11 +49,22 @@ pub(crate) fn install(start: &Start, handover: Option<&Handover>, mac: [u8; 6]) 
     let flush = decide(start.options.flush, &crate::cpu::platform());
     let host_id = identity().host_id.clone().unwrap_or_else(|| mac_text(mac));
     let state = State {
-        activity: Activity::Serving,
+        // A successor is not asked for more before its own replacement is committed.
+        activity: if start.predecessor.is_some() {
+            Activity::Replacing
+        } else {
+            Activity::Serving
+        },
         staged: None,
         nonce: Nonce::new(random::bytes()),
         last: None,
-        floor: handover.map_or(0, |handover| handover.floor),
+        // What boots cold is committed: there is nothing to go back to.
+        floor: start
+            .predecessor
+            .as_ref()
+            .map_or(identity().manifest().security_version, |predecessor| {
+                predecessor.floor
+            }),
         replacements: handover.map_or(0, |handover| handover.replacements),
         failures: 0,
     };
@@ -110,15 +120,19 @@ async fn image(machine: &'static Machine, request: &mut Request) -> Result<Respo
             format!("the image has {length} bytes, at most {max_image} are allowed"),
         ));
     }
-    let _receiving = machine.begin_receiving()?;
-    let limits = Limits {
-        elf_bytes: max_image,
-        security_floor: machine.with(|state| state.floor),
-    };
-    let mut receiver = Receiver::new(machine.release_key, limits);
+    let mut receiver = Receiver::new(machine);
     let mut piece = vec![0; PIECE];
     loop {
-        match request.read_body(&mut piece).await.map_err(body_refusal)? {
+        let patience = receiver.deadline() - time::now();
+        let count = timeout(patience, request.read_body(&mut piece))
+            .await
+            .map_err(|_| {
+                Refusal::new(
+                    Code::TimedOut,
+                    "the image came too slowly: less than 64 KiB a second, or no signature in 10 s",
+                )
+            })?;
+        match count.map_err(body_refusal)? {
             0 => break,
             count => receiver.feed(&piece[..count])?,
         }
@@ -196,7 +210,6 @@ fn length(request: &Request) -> Result<u64, Refusal> {
         .ok_or_else(|| Refusal::new(Code::LengthRequired, "the request has no Content-Length"))
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
 fn body_refusal(error: BodyError) -> Refusal {
     let code = match error {
         BodyError::TimedOut { .. } => Code::TimedOut,

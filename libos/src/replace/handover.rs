@@ -319,6 +319,8 @@ pub struct Essentials {
     pub tsc_hz: u64,
     #[n(6)]
     pub apic_hz: u64,
+    #[n(7)]
+    pub floor: u64,
     #[n(9)]
     pub network: Option<NetworkRecord>,
     #[n(10)]
@@ -354,7 +356,6 @@ pub fn decode(bytes: &[u8]) -> Result<Handover, HandoverError> {
     Ok(handover)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
 fn malformed(error: DecodeError) -> HandoverError {
     HandoverError::Malformed(error.position())
 }

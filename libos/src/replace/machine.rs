@@ -1,5 +1,6 @@
 //! What the control plane knows and does, one request or order at a time.
 
+use alloc::format;
 use alloc::string::String;
 
 use loader::boot::OwnedParameters;
@@ -134,6 +135,16 @@ impl Machine {
                 nonce: &state.nonce,
                 staged: state.staged.as_ref().map(|staged| &staged.manifest.elf.sha256),
             })?;
+            let floor = state.floor;
+            if let Some(staged) = &state.staged
+                && staged.manifest.security_version < floor
+            {
+                // It was staged before the floor rose.
+                let version = staged.manifest.security_version;
+                let message =
+                    format!("the staged image has security version {version}, the floor is {floor}");
+                return Err(Refusal::new(Code::BelowFloor, message));
+            }
             state.nonce = Nonce::new(random::bytes());
             state.activity = Activity::Replacing;
             info!("order accepted: replace by image {}", hex(&order.image));

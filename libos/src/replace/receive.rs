@@ -1,12 +1,13 @@
 //! An image comes in: checked while it comes, kept in free chunks, gone without a trace if anything is wrong with it.
 
 use core::ops::Range;
+use core::time::Duration;
 
 use loader::image::{Event, ImageError, Limits, Reader};
 use loader::manifest::Manifest;
-use loader::signature::PublicKey;
 
 use super::error::{Code, Refusal};
+use super::machine::{Machine, Receiving};
 use crate::cpu::random;
 use crate::cpu::time::{self, Instant};
 use crate::memory::chunks::Owner;
@@ -40,6 +41,7 @@ impl Chunks {
 
 impl Drop for Chunks {
     fn drop(&mut self) {
+        self.bytes().fill(0);
         // Taken from the map, so it is known there.
         let _ = memory::with_chunks(|map| map.release(&self.0));
     }
@@ -47,7 +49,10 @@ impl Drop for Chunks {
 
 /// Takes an image as it comes.
 pub(super) struct Receiver {
+    machine: &'static Machine,
     reader: Reader,
+    /// Held from the moment at which the sender has shown that it has a signature: nobody else can keep others out.
+    receiving: Option<Receiving>,
     elf: Option<Chunks>,
     filled: usize,
     started: Instant,
@@ -60,22 +65,40 @@ pub(super) struct Received {
     pub manifest: Manifest,
     pub manifest_text: alloc::string::String,
     pub elf: Chunks,
+    /// Nobody else's image comes in until this one is staged.
+    pub receiving: Receiving,
     pub receive: (Instant, Instant),
     /// When its signature was verified.
     pub verify: (Instant, Instant),
 }
 
 impl Receiver {
-    pub fn new(release_key: PublicKey, limits: Limits) -> Self {
+    pub fn new(machine: &'static Machine) -> Self {
         let now = time::now();
+        let limits = Limits {
+            elf_bytes: machine.options.max_image,
+            security_floor: machine.with(|state| state.floor),
+        };
         Self {
-            reader: Reader::new(release_key, limits),
+            machine,
+            reader: Reader::new(machine.release_key, limits),
+            receiving: None,
             elf: None,
             filled: 0,
             started: now,
             verify: (now, now),
             complete: false,
         }
+    }
+
+    /// How long the whole image may take to come: 10 s until its signature is there, then as long as 64 KiB a second take,
+    /// and half a minute more. A sender that trickles must not keep others out for ever.
+    pub fn deadline(&self) -> Instant {
+        let seconds = match (&self.receiving, self.reader.manifest()) {
+            (Some(_), Some(manifest)) => 30 + manifest.elf.size / (64 * 1024),
+            _ => 10,
+        };
+        self.started + Duration::from_secs(seconds)
     }
 
     /// Takes the next bytes.
@@ -86,6 +109,7 @@ impl Receiver {
                 Event::NeedMore => return Ok(()),
                 Event::Verified => {
                     self.verify = (before, time::now());
+                    self.receiving = Some(self.machine.begin_receiving()?);
                     let size = self.reader.manifest().map_or(0, |manifest| manifest.elf.size);
                     let chunks = Chunks::take(size).ok_or_else(|| {
                         Refusal::new(
@@ -120,10 +144,11 @@ impl Receiver {
     /// The stream has ended.
     pub fn finish(self) -> Result<Received, Refusal> {
         self.reader.finish().map_err(refusal)?;
-        let (Some(manifest), Some(text), Some(elf), true) = (
+        let (Some(manifest), Some(text), Some(elf), Some(receiving), true) = (
             self.reader.manifest(),
             self.reader.manifest_text(),
             self.elf,
+            self.receiving,
             self.complete,
         ) else {
             return Err(Refusal::new(Code::Truncated, "the image ended before its end"));
@@ -132,13 +157,13 @@ impl Receiver {
             manifest: manifest.clone(),
             manifest_text: text.into(),
             elf,
+            receiving,
             receive: (self.started, time::now()),
             verify: self.verify,
         })
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
 fn refusal(error: ImageError) -> Refusal {
     Refusal::with_hint(error.code(), alloc::format!("{error}"), error.hint())
 }

@@ -27,10 +27,7 @@ pub(super) fn status(machine: &Machine) -> String {
     let now = time::now();
     let (heap_bytes, heap_used) = memory::heap::usage();
     let counters = sink::counters();
-    let configuration = machine
-        .network
-        .configuration()
-        .unwrap_or_else(|| unreachable!("this is asked over the network"));
+    let configuration = machine.network.configuration();
     machine.with(|state| {
         status::json(&Status {
             image: Image {
@@ -58,7 +55,7 @@ pub(super) fn status(machine: &Machine) -> String {
             },
             memory: Memory::new(memory::counts(), heap_bytes, heap_used),
             flush: Flush::new(machine.options.flush, machine.flush_decision()),
-            network: network(&configuration),
+            network: configuration.as_ref().map(network),
             telemetry: Telemetry {
                 endpoint: machine.options.otel_endpoint.as_deref(),
                 queued: counters.queued,

@@ -57,6 +57,7 @@ pub(super) fn stage(mut received: Received) -> Result<Staged, Refusal> {
         manifest_text,
         receive,
         verify,
+        receiving: _receiving,
         ..
     } = received;
     Ok(Staged {

@@ -38,8 +38,8 @@ pub struct Status<'a> {
     pub memory: Memory,
     /// What happens to the caches before a jump.
     pub flush: Flush<'a>,
-    /// The network configuration.
-    pub network: Network<'a>,
+    /// The network configuration; `None`: a lease ran out and there is no new one yet.
+    pub network: Option<Network<'a>>,
     /// How the exporter gets on.
     pub telemetry: Telemetry<'a>,
     /// The image that an order can have entered.

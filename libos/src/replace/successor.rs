@@ -1,5 +1,6 @@
 //! The other end of a replacement: the successor completes the timeline, takes the predecessor's memory over, and reports.
 
+use alloc::format;
 use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
@@ -8,14 +9,14 @@ use core::time::Duration;
 use log::{info, warn};
 
 use super::handover::Handover;
-use super::machine::Machine;
+use super::machine::{Activity, Machine};
 use super::timeline::{CoreFlush, Outcome, Phase, Timeline};
 use crate::clock::machine_time;
 use crate::cpu::time::{self, Instant};
-use crate::cpu::{CoreId, current, stop};
+use crate::cpu::{current, stop};
 use crate::memory::{self, chunks::Owner};
 use crate::start::identity;
-use crate::task::{sleep, spawn_on, yield_now};
+use crate::task::{sleep, yield_now};
 use crate::telemetry::sink;
 
 /// When the successor did what.
@@ -29,59 +30,64 @@ pub(crate) struct Moments {
 }
 
 /// How long the first answer is waited for before the predecessor's memory is wiped, which takes time that it would need.
-const FIRST_ANSWER: Duration = Duration::from_secs(1);
+const FIRST_ANSWER: Duration = Duration::from_millis(200);
 /// How long a first answer is worth being part of the report.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-/// Ends the replacement.
-pub(crate) async fn finish(machine: &'static Machine, handover: Handover, moments: Moments) {
-    let mut timeline = complete(&handover, &moments);
-    machine.with(|state| state.last = Some(timeline.clone()));
+/// Ends the replacement: commit, whatever is known of its story, and the story told.
+pub(crate) async fn finish(machine: &'static Machine, handover: Option<Handover>, moments: &Moments) {
+    let mut timeline = handover.as_ref().map(|handover| complete(handover, moments));
+    machine.with(|state| state.last = timeline.clone());
+    let up = moments.network.1;
+    let mut first_answer = wait_for_first_answer(machine, up + FIRST_ANSWER).await;
 
-    let mut first_answer = wait_for_first_answer(machine, moments.network.1 + FIRST_ANSWER).await;
     let commit = time::now();
-    let last = current::online().iter().last().unwrap_or(CoreId::BOOT);
-    spawn_on(last, take_over(memory::ranges_of(Owner::Predecessor))).await;
-    timeline.outcome = Outcome::Committed;
-    timeline.record(Phase::Commit, identity().generation, commit.0, time::now().0);
-    let publish = |timeline: &Timeline| {
-        machine.with(|state| {
-            // A failed replacement since then is the newer story.
-            if state
-                .last
-                .as_ref()
-                .is_some_and(|last| last.trace_id == timeline.trace_id)
-            {
-                state.last = Some(timeline.clone());
-            }
-        });
-    };
+    take_over(memory::ranges_of(Owner::Predecessor)).await;
+    if let Some(timeline) = &mut timeline {
+        timeline.outcome = Outcome::Committed;
+        timeline.record(Phase::Commit, identity().generation, commit.0, time::now().0);
+    }
     machine.with(|state| {
         state.replacements += 1;
         state.floor = state.floor.max(identity().manifest().security_version);
+        state.last = timeline.clone();
+        state.activity = Activity::Serving;
     });
-    publish(&timeline);
+    let (Some(handover), Some(mut timeline)) = (handover, timeline) else {
+        return;
+    };
+
     if first_answer.is_none() {
-        first_answer = wait_for_first_answer(machine, moments.network.1 + LONGEST_WAIT).await;
+        first_answer = wait_for_first_answer(machine, up + LONGEST_WAIT).await;
     }
     match first_answer {
         Some(answer) => timeline.record(
             Phase::FirstAnswer,
             identity().generation,
-            moments.network.1.0,
-            answer.0.max(moments.network.1.0),
+            up.0,
+            answer.0.max(up.0),
         ),
         None => warn!(
             "nobody has asked this successor anything for {} s",
             LONGEST_WAIT.as_secs()
         ),
     }
-    publish(&timeline);
+    machine.with(|state| {
+        // A failed replacement since the commit is the newer story.
+        if state
+            .last
+            .as_ref()
+            .is_some_and(|last| last.trace_id == timeline.trace_id)
+        {
+            state.last = Some(timeline.clone());
+        }
+    });
+    let blackout = timeline
+        .blackout_ns()
+        .map_or_else(|| "unknown".into(), |ns| format!("{} us", ns / 1000));
     info!(
-        "replacement of {} by {} committed, blackout {} us",
-        timeline.from,
-        timeline.to,
-        timeline.blackout_ns().unwrap_or(0) / 1000
+        "replacement of {} by {} committed, blackout {blackout}",
+        timeline.from, timeline.to
     );
     sink::replacement_committed(machine, &handover, &timeline);
 }

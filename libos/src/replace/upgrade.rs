@@ -14,6 +14,7 @@ use super::stage::Staged;
 use super::timeline::{Outcome, Phase, Timeline};
 use crate::cpu::{registers::tsc, stop, time};
 use crate::device::{network, pci, serial};
+use crate::memory;
 use crate::start::identity;
 use crate::task::{sleep, yield_now};
 use crate::telemetry::sink;
@@ -49,13 +50,17 @@ pub(super) async fn replace(machine: &'static Machine, mut staged: Staged, mut t
 /// Lets requests under way be answered, then resets what is left, so that no peer waits for a connection that is gone.
 async fn drain(machine: &Machine) {
     let deadline = time::now() + DRAIN;
-    let mut silent_since = time::now();
+    // Not before something was unsent: the answer to the order itself may not have been written yet.
+    let mut silent_since = None;
     loop {
         let (now, stats) = (time::now(), machine.network.stats());
         if stats.unsent > 0 {
-            silent_since = now;
+            silent_since = Some(now);
         }
-        if stats.connections == 0 || now >= deadline || now - silent_since >= LINGER {
+        if stats.connections == 0
+            || now >= deadline
+            || silent_since.is_some_and(|since| now - since >= LINGER)
+        {
             break;
         }
         sleep(Duration::from_micros(500)).await;
@@ -87,7 +92,8 @@ fn prepare(
     let own = machine_region(&staged.layout.own);
     let parameters = Parameters {
         memory: &machine.parameters.memory,
-        rsdp: machine.parameters.rsdp,
+        // A copy that the first stage made lies in the first instar's memory, which is wiped.
+        rsdp: machine.parameters.rsdp.filter(|rsdp| *rsdp < memory::CHUNK),
         command_line: &machine.parameters.command_line,
         own,
         manifest: &staged.manifest_text,

@@ -21,8 +21,11 @@ global_asm!(
     "or eax, 2",           // MP
     "mov cr0, rax",
     "mov rax, cr4",
-    "or eax, 0x600", // OSFXSR, OSXMMEXCPT
+    // Nothing else of what a loader left on: only what the running page tables need (LA57, PAE), machine checks, and SSE.
+    "and eax, 0x1060",
+    "or eax, 0x620", // PAE, OSFXSR, OSXMMEXCPT
     "mov cr4, rax",
+
     // No-execute: the page tables will use it.
     "mov ecx, 0xc0000080",
     "rdmsr",
@@ -31,6 +34,10 @@ global_asm!(
     "test esi, esi",
     "jnz 2f",
     "lea rsp, [rsp + {stack}]",
+    "fninit",
+    "push 0x1f80", // MXCSR as after a reset
+    "ldmxcsr [rsp]",
+    "pop rax",
     "xor ebp, ebp",
     "call {boot}",
     "2:", // a loader that starts all cores at once: only the first is needed

@@ -63,6 +63,7 @@ extern "C" fn boot(raw: &'static RawBootInfo, _core: u32) -> ! {
     }
     // SAFETY: interrupts are off, and this is the core that booted.
     unsafe { crate::cpu::init_boot_core(&apics) };
+    memory::activate();
     // SAFETY: the pen's pages and the trampoline's lie in chunk 0, which no instar uses. A predecessor's word about its pen
     // is believed only if the pen is where it always is and says that it is one.
     let pen = unsafe {
@@ -70,6 +71,7 @@ extern "C" fn boot(raw: &'static RawBootInfo, _core: u32) -> ! {
             Some(handover) => Pen::inherit(handover.pen.base, apics.len())
                 .unwrap_or_else(|error| panic!("{error}: the predecessor's cores cannot be reached")),
             None => {
+                check_low_memory(&ram, apics.len());
                 let pen = Pen::create(&apics);
                 smp::cold_start(pen, &apics);
                 pen
@@ -152,12 +154,30 @@ fn cores(parameters: &OwnedParameters) -> Vec<ApicId> {
     apics
 }
 
+/// The pen and the page that cores start on have fixed places: is there RAM?
+fn check_low_memory(ram: &[Range<u64>], cores: usize) {
+    for needed in [
+        smp::TRAMPOLINE..smp::TRAMPOLINE + 4096,
+        Pen::ADDRESS..Pen::ADDRESS + Pen::bytes(cores),
+    ] {
+        if !ram
+            .iter()
+            .any(|region| region.start <= needed.start && needed.end <= region.end)
+        {
+            panic!(
+                "the firmware keeps memory at {needed:#x?} for itself, where cores have to wait during a replacement"
+            );
+        }
+    }
+}
+
 fn chunk_map(ram: &[Range<u64>], own: &Region, predecessor: Option<&Essentials>) -> ChunkMap {
-    // Without 1 GiB pages the pen maps 4 GiB: what lies above cannot be entered, so it is not used.
+    // The pen maps 512 GiB, or 4 GiB without 1 GiB pages. An instar jumps on the pen's tables, so that what lies above
+    // cannot be used.
     let gigabyte_pages = raw_cpuid::CpuId::new()
         .get_extended_processor_and_feature_identifiers()
         .is_some_and(|features| features.has_1gib_pages());
-    let limit = if gigabyte_pages { u64::MAX } else { 4 << 30 };
+    let limit = if gigabyte_pages { 512 << 30 } else { 4 << 30 };
     let usable: Vec<(u64, u64)> = ram
         .iter()
         .map(|region| (region.start, region.end.min(limit).saturating_sub(region.start)))

@@ -1,14 +1,12 @@
 //! The last words of an instar.
 
 use core::fmt;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
 
 use x86_64::instructions::port::Port;
 
-#[cfg(metal)]
-use crate::cpu::current;
-use crate::cpu::{registers, time};
+use crate::cpu::{current, registers, time};
 use crate::device::serial;
 
 #[cfg(metal)]
@@ -34,15 +32,24 @@ pub(crate) fn console(text: fmt::Arguments<'_>) {
 /// There is no going on. Resets the machine, so that the firmware boots the first image again and the machine serves.
 /// `since` is the TSC when it became clear.
 pub(crate) fn end_of_instar(since: u64) -> ! {
-    static ENDING: AtomicBool = AtomicBool::new(false);
-    if ENDING.swap(true, Ordering::SeqCst) {
-        // Another core is at it already, or this one failed while it reported.
-        registers::halt_forever();
+    // The core that ends it, plus one.
+    static ENDING: AtomicUsize = AtomicUsize::new(0);
+    let me = current::id().index() + 1;
+    match ENDING.compare_exchange(0, me, Ordering::SeqCst, Ordering::SeqCst) {
+        Ok(_) => {}
+        // This core failed once more while it reported.
+        Err(other) if other == me => reset(),
+        // Another core is at it already.
+        Err(_) => registers::halt_forever(),
     }
     let lived = time::at(since).0 / 1_000_000;
     console(format_args!(
         "instar: ended after {lived} ms of machine time; the machine is reset and boots its first image"
     ));
+    reset()
+}
+
+fn reset() -> ! {
     // SAFETY: resetting is the point. First the reset control register that chipsets since PIIX have, then the keyboard
     // controller's reset line.
     unsafe {

@@ -54,6 +54,12 @@ impl Ord for Timer {
     }
 }
 
+impl Default for Queue {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Queue {
     /// An empty one.
     pub fn new() -> Self {

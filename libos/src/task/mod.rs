@@ -5,7 +5,7 @@ pub mod executor;
 use core::fmt;
 use core::future::{Future, poll_fn};
 use core::pin::{Pin, pin};
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 
 pub use async_task::Task;
@@ -38,7 +38,7 @@ pub fn sleep_until(due: Instant) -> Sleep {
 #[must_use = "a future does nothing unless it is awaited"]
 pub struct Sleep {
     due: Instant,
-    timer: Option<(CoreId, u64)>,
+    timer: Option<(CoreId, u64, Waker)>,
 }
 
 impl Future for Sleep {
@@ -48,21 +48,33 @@ impl Future for Sleep {
         if time::now() >= self.due {
             return Poll::Ready(());
         }
-        if self.timer.is_none() {
+        if self
+            .timer
+            .as_ref()
+            .is_none_or(|(_, _, waker)| !waker.will_wake(cx.waker()))
+        {
+            self.forget();
             let core = current::this();
-            self.timer = Some((core.id(), core.queue.add_timer(self.due, cx.waker().clone())));
+            let number = core.queue.add_timer(self.due, cx.waker().clone());
+            self.timer = Some((core.id(), number, cx.waker().clone()));
         }
         Poll::Pending
     }
 }
 
-impl Drop for Sleep {
-    fn drop(&mut self) {
-        if let Some((core, number)) = self.timer.take()
+impl Sleep {
+    fn forget(&mut self) {
+        if let Some((core, number, _)) = self.timer.take()
             && let Some(core) = current::get(core)
         {
             core.queue.cancel_timer(number);
         }
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        self.forget();
     }
 }
 

@@ -23,6 +23,8 @@ use crate::replace::machine::Machine;
 use crate::start::Start;
 use crate::task::{sleep_until, spawn_on, timeout};
 
+type Pairs = Result<Vec<(String, String)>, config::PairsError>;
+
 /// Log records wait this long for company.
 const LOGS_EVERY: Duration = Duration::from_secs(1);
 const METRICS_EVERY: Duration = Duration::from_secs(10);
@@ -36,9 +38,7 @@ pub(crate) fn start(start: &Start, handover: Option<&Handover>, machine: &'stati
         Ok(endpoint) => endpoint,
         Err(error) => return complain(&error),
     };
-    let pairs = |text: &Option<String>,
-                 parse: fn(&str) -> Result<Vec<(String, String)>, config::PairsError>,
-                 key: &str| {
+    let pairs = |text: &Option<String>, parse: fn(&str) -> Pairs, key: &str| {
         parse(text.as_deref().unwrap_or_default()).unwrap_or_else(|error| {
             warn!("{key} is ignored: {error}");
             Vec::new()

@@ -170,7 +170,7 @@ fn refuses_with_the_agreed_code() {
 fn accepts_the_end_of_an_archive_and_nothing_else() {
     let mut archive = good();
     archive.truncate(archive.len() - 2 * BLOCK);
-    archive.extend([0; 20 * BLOCK]);
+    archive.extend([0; archive::MAX_END_BLOCKS * BLOCK]);
     assert_eq!(read(&archive), accepted());
     archive.push(0);
     assert_eq!(read(&archive).result, Some(ImageError::TrailingData));

@@ -58,6 +58,11 @@ impl Serial {
         }
     }
 
+    /// Whether the machine has ended.
+    pub(super) fn ended(&self) -> bool {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).ended
+    }
+
     /// All lines so far.
     pub(super) fn text(&self) -> String {
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);

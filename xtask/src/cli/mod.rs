@@ -1,6 +1,8 @@
 //! The command line: one module a verb.
 
+mod bench;
 mod build_app;
+mod demo;
 mod keygen;
 mod machine;
 mod run;
@@ -28,6 +30,10 @@ enum Verb {
     BuildApp(build_app::Options),
     /// Receive and print what machines report (OTLP/HTTP)
     Collect(crate::collect::Options),
+    /// The main job, start to end: build, boot, serve, replace live, report
+    Demo(demo::Options),
+    /// Measure blackout, cold boot, sizes and least memory
+    Bench(bench::Options),
     /// Start a virtual machine with an application or an image in it
     Run(run::Options),
     /// Push an image to a running machine and replace its image with it
@@ -63,6 +69,8 @@ fn run(verb: Verb) -> Result<Exit> {
         Verb::Upgrade(options) => upgrade::run(options),
         Verb::Status(options) => status::run(options),
         Verb::Test(options) => test::run(options),
+        Verb::Demo(options) => demo::run(options),
+        Verb::Bench(options) => bench::run(options),
         Verb::Keygen(options) => keygen::run(options),
     }
 }

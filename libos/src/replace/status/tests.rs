@@ -50,13 +50,13 @@ fn status<'a>(timeline: &'a Timeline, decision: &'a FlushDecision) -> Status<'a>
         },
         memory: Memory::new(counts, 10, 5),
         flush: Flush::new(FlushPolicy::Auto, decision),
-        network: Network {
+        network: Some(Network {
             mac: [0x52, 0x54, 0, 0x12, 0x34, 0x56],
             address: (Ipv4Addr::new(10, 0, 2, 15), 24),
             gateway: Some(Ipv4Addr::new(10, 0, 2, 2)),
             dns: &DNS,
             origin: Origin::Dhcp,
-        },
+        }),
         telemetry: Telemetry {
             endpoint: Some("http://10.0.2.2:4318"),
             queued: 0,
@@ -155,7 +155,7 @@ fn what_is_not_there_is_null() {
     let mut status = status(&timeline, &decision);
     status.last_replacement = None;
     status.telemetry.endpoint = None;
-    status.network.gateway = None;
+    status.network.as_mut().unwrap().gateway = None;
     let ours: Value = serde_json::from_str(&json(&status)).expect("JSON");
     for place in [
         "/last_replacement",
