@@ -1,5 +1,6 @@
 //! The network card, whichever it is, for the network stack.
 
+use alloc::boxed::Box;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::{Context, Poll, Waker};
 
@@ -27,7 +28,8 @@ pub enum NetworkError {
 /// The longest frame, without its checksum: 1500 bytes behind the Ethernet header.
 const FRAME: usize = 1514;
 
-static CARD: Mutex<Option<VirtioNet>> = Mutex::new(None);
+// Boxed, so that the image does not hold its 5 KiB.
+static CARD: Mutex<Option<Box<VirtioNet>>> = Mutex::new(None);
 
 // An interrupt handler may take no lock: it leaves a flag for the executor that it wakes, which wakes the task.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -46,7 +48,7 @@ pub fn init() -> Result<Nic, NetworkError> {
         mac: card.mac(),
         has_interrupts: card.has_interrupts(),
     };
-    *CARD.lock() = Some(card);
+    *CARD.lock() = Some(Box::new(card));
     WORK.store(true, Ordering::SeqCst);
     Ok(nic)
 }
