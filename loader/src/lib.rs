@@ -22,5 +22,6 @@ pub mod signature;
 pub mod signed;
 #[cfg(any(test, feature = "test-support"))]
 pub mod testing;
+pub mod toml;
 #[cfg(metal)]
 mod unwind;

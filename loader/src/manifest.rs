@@ -1,11 +1,10 @@
 //! The manifest: what an image is. It vouches for the ELF by its digest.
 
 use alloc::format;
-use alloc::string::{String, ToString};
-
-use serde::Deserialize;
+use alloc::string::String;
 
 use crate::hex::{hex, unhex32};
+use crate::toml::{Document, TomlError};
 
 /// The longest manifest, in bytes.
 pub const MAX_BYTES: usize = 4096;
@@ -47,11 +46,8 @@ pub enum ManifestError {
         found: usize,
     },
     /// Not TOML, or a key is missing or of the wrong type.
-    #[error("the manifest cannot be read: {message}")]
-    Toml {
-        /// What the parser says, with the line.
-        message: String,
-    },
+    #[error("the manifest cannot be read: {0}")]
+    Toml(#[from] TomlError),
     /// Written for a newer reader.
     #[error("the manifest has format {found}, this loader knows format {FORMAT}")]
     Format {
@@ -71,72 +67,55 @@ pub enum ManifestError {
     Empty,
 }
 
-#[derive(Deserialize)]
-struct Raw {
-    format: u64,
-    name: String,
-    version: String,
-    revision: String,
-    security_version: u64,
-    elf: RawElf,
-}
-
-#[derive(Deserialize)]
-struct RawElf {
-    size: u64,
-    sha256: String,
-}
-
 impl Manifest {
     /// Reads a manifest. Unknown keys are ignored, so that newer tools may write more.
     ///
     /// # Errors
     /// [`ManifestError`] if a key is missing or has a value that is not allowed.
     pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
-        let toml = |message: String| ManifestError::Toml { message };
         if bytes.len() > MAX_BYTES {
             return Err(ManifestError::TooLong { found: bytes.len() });
         }
-        let text = str::from_utf8(bytes).map_err(|_| toml("it is not text".to_string()))?;
-        let raw: Raw = toml::from_str(text).map_err(|error| toml(error.message().to_string()))?;
-        if raw.format != FORMAT {
-            return Err(ManifestError::Format { found: raw.format });
+        let toml = Document::parse(bytes)?;
+        let found = toml.number("format")?;
+        if found != FORMAT {
+            return Err(ManifestError::Format { found });
         }
+        let text = |key| toml.text(key).map(String::from);
+        let manifest = Self {
+            name: text("name")?,
+            version: text("version")?,
+            revision: text("revision")?,
+            security_version: toml.number("security_version")?,
+            elf: ElfFile {
+                size: toml.number("elf.size")?,
+                sha256: unhex32(toml.text("elf.sha256")?).ok_or(ManifestError::Text {
+                    key: "elf.sha256",
+                    rule: "64 lower-case hexadecimal digits",
+                })?,
+            },
+        };
         let name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
         let printable = |byte: u8| (b' '..=b'~').contains(&byte);
-        if !(1..=MAX_TEXT).contains(&raw.name.len()) || !raw.name.bytes().all(name) {
+        if !(1..=MAX_TEXT).contains(&manifest.name.len()) || !manifest.name.bytes().all(name) {
             let rule = "1 to 64 of a-z, 0-9, `-`, `_`, `.`";
             return Err(ManifestError::Text { key: "name", rule });
         }
-        if !(1..=MAX_TEXT).contains(&raw.version.len()) || !raw.version.bytes().all(printable) {
+        if !(1..=MAX_TEXT).contains(&manifest.version.len()) || !manifest.version.bytes().all(printable) {
             let rule = "1 to 64 printable ASCII characters";
             return Err(ManifestError::Text { key: "version", rule });
         }
-        if raw.revision.len() > MAX_TEXT || !raw.revision.bytes().all(printable) {
+        if manifest.revision.len() > MAX_TEXT || !manifest.revision.bytes().all(printable) {
             let rule = "at most 64 printable ASCII characters";
             return Err(ManifestError::Text {
                 key: "revision",
                 rule,
             });
         }
-        let rule = "64 lower-case hexadecimal digits";
-        let sha256 = unhex32(&raw.elf.sha256).ok_or(ManifestError::Text {
-            key: "elf.sha256",
-            rule,
-        })?;
-        if raw.elf.size == 0 {
+        if manifest.elf.size == 0 {
             return Err(ManifestError::Empty);
         }
-        Ok(Self {
-            name: raw.name,
-            version: raw.version,
-            revision: raw.revision,
-            security_version: raw.security_version,
-            elf: ElfFile {
-                size: raw.elf.size,
-                sha256,
-            },
-        })
+        Ok(manifest)
     }
 
     /// The text that [`parse`](Self::parse) reads.
@@ -231,7 +210,7 @@ mod tests {
             })
         ));
         assert_eq!(with("398112", "0"), Err(ManifestError::Empty));
-        assert!(matches!(with("398112", "-1"), Err(ManifestError::Toml { .. })));
+        assert!(matches!(with("398112", "-1"), Err(ManifestError::Toml(_))));
         let long = vec![b'#'; MAX_BYTES + 1];
         assert_eq!(
             Manifest::parse(&long),

@@ -21,10 +21,21 @@ const PROFILE: &str = "metal";
 
 /// Flags for every crate of an image. `no-redzone`: interrupts must not have to step over what a function keeps below
 /// its stack pointer.
-const IMAGE_FLAGS: &[&str] = &["--cfg=metal", "-Crelocation-model=pic", "-Cno-redzone=yes"];
+/// The others are for size: SHA-256 without unrolled rounds where the processor has no instructions for it, and structures
+/// copied by `memcpy` instead of long runs of moves.
+const IMAGE_FLAGS: &[&str] = &[
+    "--cfg=metal",
+    "-Crelocation-model=pic",
+    "-Cno-redzone=yes",
+    "--cfg=sha2_backend_soft=\"compact\"",
+    "-Cllvm-args=--max-store-memcpy=1",
+    "-Cllvm-args=--max-store-memmove=1",
+    "-Cllvm-args=--max-store-memset=2",
+];
 
 /// How an image is linked: position-independent without a dynamic linker, laid out by `libos/link.ld`.
-/// `nocombreloc`: hermit-entry refuses DT_RELACOUNT.
+/// `nocombreloc`: hermit-entry refuses DT_RELACOUNT. `icf=all`: equal functions once; no code of ours compares their
+/// addresses. (lld, which is the toolchain's own linker, knows it.)
 const IMAGE_LINK: &[&str] = &[
     "-nostdlib",
     "-nostartfiles",
@@ -34,6 +45,7 @@ const IMAGE_LINK: &[&str] = &[
     "-Wl,-z,noexecstack",
     "-Wl,--no-dynamic-linker",
     "-Wl,--gc-sections",
+    "-Wl,--icf=all",
 ];
 
 /// Which byte of an ELF names the operating system it is for, and what stands there for none (System V gABI, ELF header).
@@ -260,7 +272,10 @@ fn cargo_build(
         .args(["--message-format=json-render-diagnostics", "--target-dir"])
         .arg(workspace::metal_dir())
         .args(arguments)
-        .env("CARGO_ENCODED_RUSTFLAGS", encode_flags(flags, link, &script))
+        .env(
+            "CARGO_ENCODED_RUSTFLAGS",
+            encode_flags(flags, link, &script, &workspace::registries()),
+        )
         .envs(variables.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
@@ -280,10 +295,15 @@ fn cargo_build(
 }
 
 /// `CARGO_ENCODED_RUSTFLAGS`: flags separated by 0x1f, since a path may hold blanks.
-fn encode_flags(flags: &[&str], link: &[&str], script: &Path) -> String {
+fn encode_flags(flags: &[&str], link: &[&str], script: &Path, registries: &[PathBuf]) -> String {
     let mut all: Vec<String> = flags.iter().map(|&flag| flag.to_owned()).collect();
     all.extend(link.iter().map(|argument| format!("-Clink-arg={argument}")));
     all.push(format!("-Clink-arg=-Wl,-T,{}", script.display()));
+    all.extend(
+        registries
+            .iter()
+            .map(|path| format!("--remap-path-prefix={}/=", path.display())),
+    );
     all.join("\u{1f}")
 }
 
@@ -314,14 +334,20 @@ mod tests {
 
     #[test]
     fn flags_are_encoded_one_by_one() {
-        let text = encode_flags(&["--cfg=metal"], &["-nostdlib"], Path::new("/with blank/link.ld"));
+        let text = encode_flags(
+            &["--cfg=metal"],
+            &["-nostdlib"],
+            Path::new("/with blank/link.ld"),
+            &["/r/x".into()],
+        );
         let flags: Vec<_> = text.split('\u{1f}').collect();
         assert_eq!(
             flags,
             [
                 "--cfg=metal",
                 "-Clink-arg=-nostdlib",
-                "-Clink-arg=-Wl,-T,/with blank/link.ld"
+                "-Clink-arg=-Wl,-T,/with blank/link.ld",
+                "--remap-path-prefix=/r/x/="
             ]
         );
     }

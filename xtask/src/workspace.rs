@@ -134,6 +134,22 @@ pub fn revision() -> String {
     }
 }
 
+/// Where cargo unpacks the crates of each registry. A panic names its source file, and an image is to name it the same
+/// way, and a short one, wherever it is built.
+pub fn registries() -> Vec<PathBuf> {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(std::env::home_dir()?.join(".cargo")));
+    let sources = home.and_then(|home| fs::read_dir(home.join("registry/src")).ok());
+    let mut found: Vec<_> = sources
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
+    found.sort();
+    found
+}
+
 /// A lock that is held while something below [`out_dir`] is built: tests build side by side.
 ///
 /// # Errors

@@ -1,5 +1,6 @@
 //! The network card, whichever it is, for the network stack.
 
+use alloc::boxed::Box;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::{Context, Poll, Waker};
 
@@ -27,7 +28,8 @@ pub enum NetworkError {
 /// The longest frame, without its checksum: 1500 bytes behind the Ethernet header.
 const FRAME: usize = 1514;
 
-static CARD: Mutex<Option<VirtioNet>> = Mutex::new(None);
+// Boxed, so that the image does not hold its 5 KiB.
+static CARD: Mutex<Option<Box<VirtioNet>>> = Mutex::new(None);
 
 // An interrupt handler may take no lock: it leaves a flag for the executor that it wakes, which wakes the task.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -46,14 +48,24 @@ pub fn init() -> Result<Nic, NetworkError> {
         mac: card.mac(),
         has_interrupts: card.has_interrupts(),
     };
-    *CARD.lock() = Some(card);
+    *CARD.lock() = Some(Box::new(card));
     WORK.store(true, Ordering::SeqCst);
     Ok(nic)
 }
 
-/// Resets the card: from here on nothing arrives and nothing leaves.
+/// Cuts all other devices off from memory, while the network is still served.
+pub fn cut_off_others() {
+    let card = CARD.lock().as_ref().map(VirtioNet::function);
+    pci::cut_off_from_memory(card);
+}
+
+/// Resets the card and cuts it off from memory: from here on nothing arrives and nothing leaves.
 pub fn shut_down() {
-    *CARD.lock() = None;
+    if let Some(card) = CARD.lock().take() {
+        let function = card.function();
+        drop(card);
+        pci::cut_off(function);
+    }
 }
 
 /// The card's interrupt.

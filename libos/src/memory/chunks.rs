@@ -84,11 +84,12 @@ impl ChunkMap {
     /// `regions` are (address, length) in bytes, in any order; they may touch or overlap.
     #[must_use]
     pub fn new(regions: &[(u64, u64)]) -> Self {
-        let mut spans: Vec<_> = regions
-            .iter()
-            .map(|&(base, bytes)| (base, base.saturating_add(bytes)))
-            .collect();
-        spans.sort_unstable();
+        // A handful, so insertion will do: each sort of the library is 3 KiB of code.
+        let mut spans: Vec<(u64, u64)> = Vec::new();
+        for &(base, bytes) in regions {
+            let span = (base, base.saturating_add(bytes));
+            spans.insert(spans.partition_point(|earlier| *earlier < span), span);
+        }
         // Regions that touch may share a chunk, so they are joined before chunks are cut out.
         let mut joined: Vec<(u64, u64)> = Vec::new();
         for (start, end) in spans {

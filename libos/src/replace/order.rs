@@ -6,7 +6,7 @@
 use alloc::string::{String, ToString};
 use core::hint::black_box;
 
-use serde::Deserialize;
+use loader::toml::{Document, TomlError};
 
 use super::error::{Code, Refusal};
 use super::{from_hex, hex};
@@ -62,17 +62,6 @@ pub struct Expected<'a> {
     pub staged: Option<&'a [u8; 32]>,
 }
 
-/// `order.toml`, as written. Unknown keys are ignored.
-#[derive(Deserialize)]
-struct Text {
-    format: u32,
-    action: String,
-    host: String,
-    generation: u32,
-    nonce: String,
-    image: String,
-}
-
 impl Order {
     /// Reads `order.toml`.
     ///
@@ -82,20 +71,21 @@ impl Order {
         if bytes.len() > MAX_ORDER {
             return Err(bad("order.toml is larger than 4096 bytes"));
         }
-        let text: Text = toml::from_slice(bytes)
-            .map_err(|error| bad("order.toml cannot be read: ".to_string() + error.message()))?;
-        if text.format != FORMAT {
+        let unreadable = |error: TomlError| bad("order.toml cannot be read: ".to_string() + &error.to_string());
+        let toml = Document::parse(bytes).map_err(unreadable)?;
+        let text = |key| toml.text(key).map_err(unreadable);
+        if toml.number("format") != Ok(FORMAT) {
             return Err(bad("this machine knows order format 1 only"));
         }
-        if text.action != Action::Replace.name() {
+        if text("action")? != Action::Replace.name() {
             return Err(bad("this machine knows the action \"replace\" only"));
         }
         Ok(Self {
             action: Action::Replace,
-            host: text.host,
-            generation: text.generation,
-            nonce: from_hex(&text.nonce).ok_or_else(|| bad("nonce is not 32 lower-case hex digits"))?,
-            image: from_hex(&text.image).ok_or_else(|| bad("image is not 64 lower-case hex digits"))?,
+            host: text("host")?.to_string(),
+            generation: toml.number("generation").map_err(unreadable)?,
+            nonce: from_hex(text("nonce")?).ok_or_else(|| bad("nonce is not 32 lower-case hex digits"))?,
+            image: from_hex(text("image")?).ok_or_else(|| bad("image is not 64 lower-case hex digits"))?,
         })
     }
 

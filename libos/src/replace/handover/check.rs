@@ -1,9 +1,8 @@
 //! What must hold of a record besides its form.
 
-use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 
-use super::{ChunkRange, Essentials, NeighbourRecord, NetworkRecord};
+use super::{ChunkRange, Essentials, HandedCore, NeighbourRecord, NetworkRecord};
 use crate::memory::chunks::CHUNK_BYTES;
 
 /// What a CBOR reader cannot see. Each of these would be a panic, a hang or a wild write somewhere.
@@ -23,12 +22,9 @@ pub(super) fn check(essentials: &Essentials) -> Result<(), &'static str> {
         pen.base > 0 && pen.base.is_multiple_of(4096) && pen.bytes > 0 && pen_end.is_some(),
         "pen",
     )?;
-    let mut ids: Vec<u32> = cores.iter().map(|core| core.apic_id).collect();
-    ids.sort_unstable();
-    ok(
-        !ids.is_empty() && ids.windows(2).all(|pair| pair[0] != pair[1]),
-        "list of cores",
-    )?;
+    // Few enough to compare each with all before it.
+    let twice = |(index, core): (usize, &HandedCore)| cores[..index].iter().any(|other| other.apic_id == core.apic_id);
+    ok(!cores.is_empty() && !cores.iter().enumerate().any(twice), "list of cores")?;
     for ChunkRange { start, end } in &essentials.predecessor_chunks {
         ok(
             start < end && start.is_multiple_of(CHUNK_BYTES) && end.is_multiple_of(CHUNK_BYTES),
