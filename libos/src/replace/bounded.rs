@@ -1,9 +1,15 @@
 //! CBOR with limits: what a record's writer claims about its own size is not believed.
+//!
+//! minicbor's own support for lists and texts has no limits, and comes with errors that own their message, which every
+//! field of every record would pay for with code.
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use core::convert::Infallible;
+
 use minicbor::decode::{Decode, Decoder, Error};
+use minicbor::encode::{self, Encode, Encoder, Write};
 
 /// A list of at most `MAX` items. Memory grows with the items that are really there, not with the claimed count.
 pub fn list<'b, C, T: Decode<'b, C>, const MAX: usize>(
@@ -37,6 +43,37 @@ pub fn bytes<C, const MAX: usize>(decoder: &mut Decoder<'_>, _: &mut C) -> Resul
         Err(Error::message("bytes too long"))
     } else {
         Ok(bytes.to_vec())
+    }
+}
+
+/// Writes what [`list`] reads.
+pub fn write_list<C, T: Encode<C>, W: Write>(
+    items: &[T],
+    encoder: &mut Encoder<W>,
+    context: &mut C,
+) -> Result<(), encode::Error<W::Error>> {
+    encoder.array(items.len() as u64)?;
+    items.iter().try_for_each(|item| item.encode(encoder, context))
+}
+
+/// Writes what [`text`] reads.
+pub fn write_text<C, W: Write>(
+    text: &str,
+    encoder: &mut Encoder<W>,
+    _: &mut C,
+) -> Result<(), encode::Error<W::Error>> {
+    encoder.str(text)?.ok()
+}
+
+/// Where records are written to.
+pub struct Memory<'a>(pub &'a mut Vec<u8>);
+
+impl Write for Memory<'_> {
+    type Error = Infallible;
+
+    fn write_all(&mut self, bytes: &[u8]) -> Result<(), Infallible> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
     }
 }
 
