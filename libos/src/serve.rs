@@ -11,7 +11,7 @@ use smoltcp::wire::Ipv4Cidr;
 
 use crate::clock::Clock;
 use crate::command_line::{AddressSource, CommandLine};
-use crate::cpu::{CoreId, current, random, remind_others, stop, time};
+use crate::cpu::{CoreId, current, random, remind_others, start_others, stop, time};
 use crate::device::{network, serial};
 use crate::net::{self, Addressing, Configuration, Limits, Shared, Stack, Timer};
 use crate::replace::handover::{self, Handover};
@@ -29,11 +29,16 @@ pub(crate) async fn run(start: Start) {
         .and_then(|handover| handover.network_configuration());
     match bring_up(&start.options, inherited) {
         Ok(network) => {
+            // At a cold boot nobody waits for an answer; a successor calls the cores when it has given one.
+            if start.predecessor.is_none() {
+                call_others();
+            }
             spawn(application().run()).detach();
             spawn(manage(start, network, network_start)).detach();
         }
         Err(problem) => {
             error!("no network: {problem}");
+            call_others();
             application().run().await;
         }
     }
@@ -43,6 +48,11 @@ pub(crate) async fn run(start: Start) {
 async fn manage(start: Start, network: &'static Shared, network_start: time::Instant) {
     let configuration = network.configured().await;
     let network_up = time::now();
+    if start.predecessor.is_some() {
+        first_things_first(network).await;
+        call_others();
+    }
+    let cores_called = time::now();
     all_online().await;
     // Verifying and loading an image are work: not on the core that moves the packets, if there is another.
     let last = current::online().iter().last().unwrap_or(CoreId::BOOT);
@@ -55,7 +65,7 @@ async fn manage(start: Start, network: &'static Shared, network_start: time::Ins
         if start.predecessor.is_some() {
             let moments = successor::Moments {
                 entered: start.entered,
-                cores: (start.cores_called, current::last_online()),
+                cores: (cores_called, current::last_online()),
                 network: (network_start, network_up),
             };
             successor::finish(machine, handover, &moments).await;
@@ -70,6 +80,22 @@ fn handover(start: &Start) -> Option<Handover> {
     handover::decode(record)
         .inspect_err(|error| error!("the predecessor's handover record is damaged: {error}"))
         .ok()
+}
+
+/// Until somebody who waited through the blackout has been answered, or 10 ms have passed. The other cores would only take
+/// time from the one that answers, wherever cores share something: caches, or an emulator's host.
+async fn first_things_first(network: &Shared) {
+    let deadline = time::now() + Duration::from_millis(10);
+    while network.first_answer().is_none() && time::now() < deadline {
+        sleep(Duration::from_micros(200)).await;
+    }
+}
+
+/// Calls all other cores out of the pen.
+fn call_others() {
+    if let Some(pen) = stop::pen() {
+        start_others(pen);
+    }
 }
 
 /// Until every core runs, or has had a second to.

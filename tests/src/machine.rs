@@ -299,10 +299,9 @@ impl Machine {
         let next = facts.generation + 1;
         // Asking while nobody is there costs seconds of retransmission: the serial line tells sooner.
         self.wait_line(&format!("instar: serving generation={next} "));
-        (
-            self.wait_until("the successor", |status| status["generation"] == next),
-            order,
-        )
+        // Until then it is on probation, and takes no other image.
+        let committed = |status: &Value| status["generation"] == next && status["state"] == "serving";
+        (self.wait_until("the successor, committed", committed), order)
     }
 
     /// Shows that the application serves: over TCP, UDP and the control plane.
@@ -326,6 +325,27 @@ impl Machine {
         traces(&self.status())
     }
 
+    /// The instar's own chunks: image, stacks, heap.
+    #[must_use]
+    pub fn own_chunks(&self) -> u64 {
+        self.status()["memory"]["chunks"]["own"]
+            .as_u64()
+            .unwrap_or_default()
+    }
+
+    /// Shows that all that came since there were `before` own chunks has cost no more than what the heap keeps for
+    /// connections that have ended, but not long ago.
+    ///
+    /// # Panics
+    /// If it has.
+    pub fn assert_bounded(&self, before: u64) {
+        let now = self.own_chunks();
+        assert!(
+            now <= before + 8,
+            "the instar has grown from {before} chunks to {now}"
+        );
+    }
+
     /// Waits until nothing is left of a client that did not end its request.
     pub fn wait_for_traces(&self, before: &Value) {
         self.wait_until("the state before", |status| traces(status) == *before);
@@ -333,11 +353,20 @@ impl Machine {
 }
 
 fn traces(status: &Value) -> Value {
+    let chunks = &status["memory"]["chunks"];
+    let count = |owner: &str| chunks[owner].as_u64().unwrap_or_default();
+    // The heap may grow by a chunk now and then, and keeps it: what is free or the instar's own is one number here, and
+    // [`Machine::assert_bounded`] looks at the other.
     serde_json::json!({
         "generation": status["generation"],
         "state": status["state"],
         "staged": status["staged"],
-        "chunks": status["memory"]["chunks"],
+        "chunks": {
+            "total": count("total"),
+            "staged": count("staged"),
+            "predecessor": count("predecessor"),
+            "free or own": count("free") + count("own"),
+        },
         "cores": status["cores"],
     })
 }

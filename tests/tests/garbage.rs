@@ -29,24 +29,26 @@ fn send_all(machine: &Machine, to: SocketAddr, requests: Vec<rude::Rude>, strict
 #[test]
 fn garbage_for_the_control_plane() {
     let machine = Setup::default().boot();
-    let before = machine.traces();
+    let (before, own) = (machine.traces(), machine.own_chunks());
     send_all(&machine, machine.control, rude::requests(), true);
     machine.wait_for_traces(&before);
+    machine.assert_bounded(own);
 }
 
 #[test]
 fn garbage_for_the_application() {
     let machine = Setup::default().boot();
-    let before = machine.traces();
+    let (before, own) = (machine.traces(), machine.own_chunks());
     // The application has its own paths and limits: an end is all that is asked for.
     send_all(&machine, machine.http, rude::requests(), false);
     machine.wait_for_traces(&before);
+    machine.assert_bounded(own);
 }
 
 #[test]
 fn datagrams_of_all_lengths() {
     let machine = Setup::default().boot();
-    let before = machine.traces();
+    let (before, own) = (machine.traces(), machine.own_chunks());
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     for round in 0..20 {
         for datagram in rude::datagrams() {
@@ -55,6 +57,7 @@ fn datagrams_of_all_lengths() {
         clients::echo(machine.echo, &noise(1472, round)).expect("the largest that fits one frame is echoed");
     }
     machine.wait_for_traces(&before);
+    machine.assert_bounded(own);
     machine.assert_serves();
 }
 
@@ -74,7 +77,7 @@ fn pipelined_requests() {
 #[test]
 fn many_connections_that_say_nothing() {
     let machine = Setup::default().boot();
-    let before = machine.traces();
+    let (before, own) = (machine.traces(), machine.own_chunks());
     for port in [machine.control, machine.http] {
         let idle = clients::idle(port, 200).expect("connected");
         // They may use all places up for a while, not for ever.
@@ -83,12 +86,13 @@ fn many_connections_that_say_nothing() {
         machine.assert_serves();
     }
     machine.wait_for_traces(&before);
+    machine.assert_bounded(own);
 }
 
 #[test]
 fn connections_that_come_and_go() {
     let machine = Setup::default().boot();
-    let before = machine.traces();
+    let (before, own) = (machine.traces(), machine.own_chunks());
     for round in 0..300u64 {
         let to = if round % 2 == 0 {
             machine.control
@@ -98,5 +102,6 @@ fn connections_that_come_and_go() {
         clients::disappear(to, &noise((round % 40) as usize, round)).expect("sent");
     }
     machine.wait_for_traces(&before);
+    machine.assert_bounded(own);
     machine.assert_serves();
 }

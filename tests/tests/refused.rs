@@ -29,6 +29,7 @@ fn staged() -> Machine {
 /// Sends each case; afterwards everything must be as it was.
 fn all_refused(machine: &Machine, method: &str, path: &str, cases: impl IntoIterator<Item = Case>) {
     let before = machine.traces();
+    let own = machine.own_chunks();
     let mut wrong = Vec::new();
     for case in cases {
         let answer = clients::send(machine.control, method, path, &case)
@@ -40,6 +41,7 @@ fn all_refused(machine: &Machine, method: &str, path: &str, cases: impl IntoIter
         assert_eq!(machine.traces(), before, "{} left a trace", case.name);
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    machine.assert_bounded(own);
     machine.assert_serves();
 }
 
@@ -62,9 +64,16 @@ fn flipped_bits() {
     let machine = staged();
     let good = &machine.prepared.parts;
     all_refused(&machine, "PUT", "/v1/image", flips::manifest(good));
+    // More than a thousand refusals later, whatever the heap keeps for connections is there: from here on it stays.
+    let own = machine.own_chunks();
     all_refused(&machine, "PUT", "/v1/image", flips::signature(good));
     all_refused(&machine, "PUT", "/v1/image", flips::elf_headers(good).step_by(61));
     all_refused(&machine, "PUT", "/v1/image", flips::elf_sample(good, 64));
+    assert!(
+        machine.own_chunks() <= own + 1,
+        "from {own} to {} chunks",
+        machine.own_chunks()
+    );
 }
 
 #[test]
@@ -149,11 +158,13 @@ fn clients_that_stop_sending() {
         for beginning in beginnings(&machine) {
             let answer = clients::begin(machine.control, &beginning, rest, patience).expect("an end");
             let verdict = answer.map(|answer| answer.refusal().expect("a refusal"));
-            let expected = [
-                None,
-                Some((408, "timed-out".into())),
-                Some((400, "truncated".into())),
-            ];
+            // A head that is not all there is no request yet.
+            let code = if beginning.len() < 20 {
+                "bad-request"
+            } else {
+                "truncated"
+            };
+            let expected = [None, Some((408, "timed-out".into())), Some((400, code.into()))];
             assert!(
                 expected.contains(&verdict),
                 "after {} bytes, {rest:?}: {verdict:?}",

@@ -130,11 +130,15 @@ static IDT: spin::Once<Idt> = spin::Once::new();
 
 impl Idt {
     fn new() -> Self {
-        Self(core::array::from_fn(|vector| {
+        Self(core::array::from_fn(|number| {
             // Vectors that nobody uses share a stub: an interrupt that a predecessor or the firmware left pending must find one.
             gate(
-                super::interrupt::stub(vector.min(vector::STRAY.into())),
-                stack_of(vector),
+                super::interrupt::stub(if number < vector::COUNT {
+                    number
+                } else {
+                    vector::STRAY.into()
+                }),
+                stack_of(number),
                 CODE_SELECTOR,
             )
         }))

@@ -53,9 +53,19 @@ pub fn init() -> Result<Nic, NetworkError> {
     Ok(nic)
 }
 
-/// Resets the card: from here on nothing arrives and nothing leaves.
+/// Cuts all other devices off from memory, while the network is still served.
+pub fn cut_off_others() {
+    let card = CARD.lock().as_ref().map(VirtioNet::function);
+    pci::cut_off_from_memory(card);
+}
+
+/// Resets the card and cuts it off from memory: from here on nothing arrives and nothing leaves.
 pub fn shut_down() {
-    *CARD.lock() = None;
+    if let Some(card) = CARD.lock().take() {
+        let function = card.function();
+        drop(card);
+        pci::cut_off(function);
+    }
 }
 
 /// The card's interrupt.

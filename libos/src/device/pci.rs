@@ -154,17 +154,22 @@ pub fn enable(function: DeviceFunction, bus_master: bool) {
     root().set_command(function, command);
 }
 
-/// No function reaches memory any more: what a driver has forgotten to quiesce cannot write into the next image.
-pub fn cut_off_from_memory() {
+/// No function but `except` reaches memory any more: what a driver has forgotten to quiesce cannot write into the next
+/// image.
+pub fn cut_off_from_memory(except: Option<DeviceFunction>) {
     for (function, info) in functions() {
         // A bridge passes its devices' requests on, and nobody would open it again for the successor's.
-        if info.header_type == HeaderType::PciPciBridge {
-            continue;
+        if info.header_type != HeaderType::PciPciBridge && Some(function) != except {
+            cut_off(function);
         }
-        let (_, command) = root().get_status_command(function);
-        if command.contains(Command::BUS_MASTER) {
-            root().set_command(function, command - Command::BUS_MASTER);
-        }
+    }
+}
+
+/// `function` does not reach memory any more.
+pub fn cut_off(function: DeviceFunction) {
+    let (_, command) = root().get_status_command(function);
+    if command.contains(Command::BUS_MASTER) {
+        root().set_command(function, command - Command::BUS_MASTER);
     }
 }
 

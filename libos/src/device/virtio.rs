@@ -182,6 +182,7 @@ pub struct VirtioNet {
     transmit: [Option<Buffer>; QUEUE],
     free: Vec<Buffer>,
     has_interrupts: bool,
+    function: DeviceFunction,
 }
 
 impl VirtioNet {
@@ -206,11 +207,17 @@ impl VirtioNet {
             transmit: [const { None }; QUEUE],
             free: (0..QUEUE).map(|_| Box::new([0; BUFFER])).collect(),
             has_interrupts,
+            function,
         };
         for _ in 0..QUEUE {
             card.recycle(Box::new([0; BUFFER]));
         }
         Ok(card)
+    }
+
+    /// Where on the PCI buses the card is.
+    pub fn function(&self) -> DeviceFunction {
+        self.function
     }
 
     /// The card's address.

@@ -85,7 +85,13 @@ pub(super) struct Backlog {
     /// Oldest first.
     closing: VecDeque<Closing>,
     sockets: usize,
+    /// What their buffers take.
+    bytes: usize,
     now: Instant,
+}
+
+fn buffer_bytes(socket: &tcp::Socket<'_>) -> usize {
+    socket.recv_capacity() + socket.send_capacity()
 }
 
 impl Backlog {
@@ -96,13 +102,17 @@ impl Backlog {
             listeners: Vec::new(),
             closing: VecDeque::new(),
             sockets: 0,
+            bytes: 0,
             now: Instant::ZERO,
         }
     }
 
     /// Adds a TCP socket if the bound allows it; a closing one gives way.
     pub fn add(&mut self, sockets: &mut SocketSet<'static>, options: TcpOptions) -> Option<SocketHandle> {
-        if self.sockets >= self.limits.tcp_sockets {
+        let receive_bytes = options.receive_buffer.clamp(1, 1 << 30);
+        let transmit_bytes = options.transmit_buffer.clamp(1, 1 << 30);
+        let bytes = receive_bytes + transmit_bytes;
+        while self.sockets >= self.limits.tcp_sockets || self.bytes + bytes > self.limits.tcp_bytes {
             // Only one whose data has all arrived: it waits for nothing but the peer's end.
             let index = self.closing.iter().position(|closing| {
                 let state = sockets.get::<tcp::Socket>(closing.handle).state();
@@ -111,16 +121,18 @@ impl Backlog {
             let closing = self.closing.remove(index)?;
             self.remove(sockets, closing.handle);
         }
-        let receive = tcp::SocketBuffer::new(vec![0; options.receive_buffer.clamp(1, 1 << 30)]);
-        let transmit = tcp::SocketBuffer::new(vec![0; options.transmit_buffer.clamp(1, 1 << 30)]);
+        let receive = tcp::SocketBuffer::new(vec![0; receive_bytes]);
+        let transmit = tcp::SocketBuffer::new(vec![0; transmit_bytes]);
         let mut socket = tcp::Socket::new(receive, transmit);
         // Answers are written whole: waiting for more of them only adds the peer's delayed acknowledgement.
         socket.set_nagle_enabled(false);
         self.sockets += 1;
+        self.bytes += bytes;
         Some(sockets.add(socket))
     }
 
     pub fn remove(&mut self, sockets: &mut SocketSet<'static>, handle: SocketHandle) {
+        self.bytes -= buffer_bytes(sockets.get::<tcp::Socket>(handle));
         sockets.remove(handle);
         self.sockets -= 1;
     }

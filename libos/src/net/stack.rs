@@ -28,6 +28,8 @@ const BUSY_DELAY: Duration = Duration::from_millis(1);
 pub struct Limits {
     /// TCP sockets of all kinds: listening, half-open, open, closing.
     pub tcp_sockets: usize,
+    /// Bytes of all their buffers. A connection that waits for nothing but its peer's end gives way to a new one.
+    pub tcp_bytes: usize,
     /// How long a connection that the application dropped may take to close.
     pub closing: Duration,
 }
@@ -36,6 +38,7 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             tcp_sockets: 160,
+            tcp_bytes: 1536 * 1024,
             closing: Duration::from_secs(10),
         }
     }

@@ -13,7 +13,7 @@ use super::machine::Machine;
 use super::stage::Staged;
 use super::timeline::{Outcome, Phase, Timeline};
 use crate::cpu::{registers::tsc, stop, time};
-use crate::device::{network, pci, serial};
+use crate::device::{network, serial};
 use crate::memory;
 use crate::start::identity;
 use crate::task::{sleep, yield_now};
@@ -128,8 +128,8 @@ fn enter(machine: &Machine, staged: &Staged, boot_info: u64) -> Result<core::con
     let marks = pen.header();
     let relaxed = core::sync::atomic::Ordering::Relaxed;
     info!("jump to {} {}", staged.manifest.name, staged.manifest.version);
+    network::cut_off_others();
     network::shut_down();
-    pci::cut_off_from_memory();
     marks.network_off.store(tsc(), relaxed);
     interrupts::disable();
     marks.stop_start.store(tsc(), relaxed);

@@ -79,16 +79,12 @@ extern "C" fn boot(raw: &'static RawBootInfo, _core: u32) -> ! {
         }
     };
     stop::set_pen(pen);
-    let cores_called = time::now();
-    crate::cpu::start_others(pen);
-
     identity::set(&parameters, &options, predecessor.as_ref());
     let start = Start {
         parameters,
         options,
         predecessor,
         entered,
-        cores_called,
     };
     executor::spawn_on(CoreId::BOOT, crate::serve::run(start)).detach();
     on_own_stack()
@@ -101,8 +97,6 @@ pub(crate) struct Start {
     pub predecessor: Option<Essentials>,
     /// When the first instruction ran.
     pub entered: time::Instant,
-    /// When the other cores were called.
-    pub cores_called: time::Instant,
 }
 
 fn parameters(info: BootInfo) -> OwnedParameters {
