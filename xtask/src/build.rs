@@ -22,15 +22,13 @@ const PROFILE: &str = "metal";
 /// Flags for every crate of an image. `no-redzone`: interrupts must not have to step over what a function keeps below
 /// its stack pointer.
 /// The others are for size: SHA-256 without unrolled rounds where the processor has no instructions for it, and structures
-/// copied by `memcpy` instead of long runs of moves.
+/// copied by `memcpy` instead of long runs of moves (with 1 instead of 2, LLVM 22 crashes on some programs).
 const IMAGE_FLAGS: &[&str] = &[
     "--cfg=metal",
     "-Crelocation-model=pic",
     "-Cno-redzone=yes",
     "--cfg=sha2_backend_soft=\"compact\"",
-    "-Cllvm-args=--max-store-memcpy=1",
-    "-Cllvm-args=--max-store-memmove=1",
-    "-Cllvm-args=--max-store-memset=2",
+    "-Cllvm-args=--max-store-memcpy=2",
 ];
 
 /// How an image is linked: position-independent without a dynamic linker, laid out by `libos/link.ld`.

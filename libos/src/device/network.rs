@@ -55,7 +55,7 @@ pub fn init() -> Result<Nic, NetworkError> {
 
 /// Cuts all other devices off from memory, while the network is still served.
 pub fn cut_off_others() {
-    let card = CARD.lock().as_ref().map(VirtioNet::function);
+    let card = CARD.lock().as_ref().map(|card| card.function());
     pci::cut_off_from_memory(card);
 }
 
