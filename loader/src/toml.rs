@@ -143,7 +143,10 @@ impl<'a> Document<'a> {
     }
 
     fn get(&self, path: &'static str) -> Result<&Value<'a>, TomlError> {
-        let mut found = self.values.iter().filter(|(keys, _)| keys.iter().eq(path.split('.')));
+        let mut found = self
+            .values
+            .iter()
+            .filter(|(keys, _)| keys.iter().eq(path.split('.')));
         let (_, value) = found.next().ok_or(TomlError::Missing(path))?;
         match found.next() {
             None => Ok(value),
@@ -153,7 +156,10 @@ impl<'a> Document<'a> {
 }
 
 fn syntax(text: &str, error: &ParseError) -> TomlError {
-    let at = error.unexpected().or(error.context()).map_or(0, |span| span.start());
+    let at = error
+        .unexpected()
+        .or(error.context())
+        .map_or(0, |span| span.start());
     TomlError::Syntax {
         line: 1 + text.bytes().take(at).filter(|&byte| byte == b'\n').count(),
         message: error.description().into(),
@@ -199,16 +205,39 @@ mod tests {
             "[a]\nc = {d = 1}\n[x]\nb = 'x'",
             "",
         ] {
-            assert_eq!(text(document, "a.b"), Err(TomlError::Missing("a.b")), "{document}");
+            assert_eq!(
+                text(document, "a.b"),
+                Err(TomlError::Missing("a.b")),
+                "{document}"
+            );
         }
     }
 
     #[test]
     fn numbers_fit_or_are_refused() {
-        for (written, value) in [("7", 7), ("+7", 7), ("0x1f", 31), ("1_000", 1000), ("4294967295", u32::MAX)] {
-            assert_eq!(number(&std::format!("n = {written}"), "n"), Ok(value), "{written}");
+        for (written, value) in [
+            ("7", 7),
+            ("+7", 7),
+            ("0x1f", 31),
+            ("1_000", 1000),
+            ("4294967295", u32::MAX),
+        ] {
+            assert_eq!(
+                number(&std::format!("n = {written}"), "n"),
+                Ok(value),
+                "{written}"
+            );
         }
-        for written in ["-1", "4294967296", "1.0", "'1'", "[1]", "true", "1979-05-27", "99999999999999999999"] {
+        for written in [
+            "-1",
+            "4294967296",
+            "1.0",
+            "'1'",
+            "[1]",
+            "true",
+            "1979-05-27",
+            "99999999999999999999",
+        ] {
             assert!(number(&std::format!("n = {written}"), "n").is_err(), "{written}");
         }
     }
@@ -217,14 +246,23 @@ mod tests {
     fn not_toml() {
         assert_eq!(text("a = 'x'\na = 'x'", "a"), Err(TomlError::Twice("a")));
         assert_eq!(Document::parse(b"\xff").err(), Some(TomlError::Encoding));
-        for (document, at) in [("a = 'x'\nb =", 2), ("a", 1), ("a = \"\\q\"", 1), ("\n\n[", 3), ("a = 1__0", 1)] {
+        for (document, at) in [
+            ("a = 'x'\nb =", 2),
+            ("a", 1),
+            ("a = \"\\q\"", 1),
+            ("\n\n[", 3),
+            ("a = 1__0", 1),
+        ] {
             match Document::parse(document.as_bytes()).err() {
                 Some(TomlError::Syntax { line, .. }) => assert_eq!(line, at, "{document:?}"),
                 other => panic!("{document:?}: {other:?}"),
             }
         }
         let deep = std::format!("a = {}{}", "[".repeat(2000), "]".repeat(2000));
-        assert!(matches!(Document::parse(deep.as_bytes()), Err(TomlError::Syntax { .. })));
+        assert!(matches!(
+            Document::parse(deep.as_bytes()),
+            Err(TomlError::Syntax { .. })
+        ));
     }
 
     // The same parser below, another reader above.

@@ -20,15 +20,12 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 const PROFILE: &str = "metal";
 
 /// Flags for every crate of an image. `no-redzone`: interrupts must not have to step over what a function keeps below
-/// its stack pointer.
-/// The others are for size: SHA-256 without unrolled rounds where the processor has no instructions for it, and structures
-/// copied by `memcpy` instead of long runs of moves (with 1 instead of 2, LLVM 22 crashes on some programs).
+/// its stack pointer. The last is for size: SHA-256 without unrolled rounds where the processor has no instructions for it.
 const IMAGE_FLAGS: &[&str] = &[
     "--cfg=metal",
     "-Crelocation-model=pic",
     "-Cno-redzone=yes",
     "--cfg=sha2_backend_soft=\"compact\"",
-    "-Cllvm-args=--max-store-memcpy=2",
 ];
 
 /// How an image is linked: position-independent without a dynamic linker, laid out by `libos/link.ld`.

@@ -84,10 +84,18 @@ pub enum HandoverError {
 #[cbor(map)]
 pub struct Predecessor {
     /// The image's name.
-    #[cbor(n(0), encode_with = "bounded::write_text", decode_with = "bounded::text::<_, MAX_VERSION>")]
+    #[cbor(
+        n(0),
+        encode_with = "bounded::write_text",
+        decode_with = "bounded::text::<_, MAX_VERSION>"
+    )]
     pub name: String,
     /// The image's version.
-    #[cbor(n(1), encode_with = "bounded::write_text", decode_with = "bounded::text::<_, MAX_VERSION>")]
+    #[cbor(
+        n(1),
+        encode_with = "bounded::write_text",
+        decode_with = "bounded::text::<_, MAX_VERSION>"
+    )]
     pub version: String,
     /// The instar's UUID.
     #[cbor(n(2), with = "minicbor::bytes")]
@@ -123,13 +131,23 @@ pub struct NetworkRecord {
     #[n(3)]
     pub gateway: Option<Ipv4Addr>,
     /// Name servers.
-    #[cbor(n(4), default, encode_with = "bounded::write_list", decode_with = "bounded::list::<_, _, MAX_DNS>")]
+    #[cbor(
+        n(4),
+        default,
+        encode_with = "bounded::write_list",
+        decode_with = "bounded::list::<_, _, MAX_DNS>"
+    )]
     pub dns: Vec<Ipv4Addr>,
     /// Whether the address is a DHCP lease, whoever asked for it; otherwise the command line names it.
     #[n(5)]
     pub leased: bool,
     /// Hosts that a successor answers without ARP.
-    #[cbor(n(6), default, encode_with = "bounded::write_list", decode_with = "bounded::list::<_, _, MAX_NEIGHBOURS>")]
+    #[cbor(
+        n(6),
+        default,
+        encode_with = "bounded::write_list",
+        decode_with = "bounded::list::<_, _, MAX_NEIGHBOURS>"
+    )]
     pub neighbours: Vec<NeighbourRecord>,
 }
 
@@ -201,7 +219,11 @@ pub struct Handover {
     #[n(7)]
     pub floor: u64,
     /// What orders call this machine.
-    #[cbor(n(8), encode_with = "bounded::write_text", decode_with = "bounded::text::<_, MAX_HOST_ID>")]
+    #[cbor(
+        n(8),
+        encode_with = "bounded::write_text",
+        decode_with = "bounded::text::<_, MAX_HOST_ID>"
+    )]
     pub host_id: String,
     /// The network configuration; `None`: there was none yet.
     #[n(9)]
@@ -210,10 +232,18 @@ pub struct Handover {
     #[n(10)]
     pub pen: PenPlace,
     /// All cores, in the order of their numbers, the one that jumps first.
-    #[cbor(n(11), encode_with = "bounded::write_list", decode_with = "bounded::list::<_, _, MAX_CORES>")]
+    #[cbor(
+        n(11),
+        encode_with = "bounded::write_list",
+        decode_with = "bounded::list::<_, _, MAX_CORES>"
+    )]
     pub cores: Vec<HandedCore>,
     /// The writer's memory, which stays reserved until commit.
-    #[cbor(n(12), encode_with = "bounded::write_list", decode_with = "bounded::list::<_, _, MAX_RANGES>")]
+    #[cbor(
+        n(12),
+        encode_with = "bounded::write_list",
+        decode_with = "bounded::list::<_, _, MAX_RANGES>"
+    )]
     pub predecessor_chunks: Vec<ChunkRange>,
     /// The replacement's story so far.
     #[n(13)]

@@ -71,7 +71,8 @@ impl Order {
         if bytes.len() > MAX_ORDER {
             return Err(bad("order.toml is larger than 4096 bytes"));
         }
-        let unreadable = |error: TomlError| bad("order.toml cannot be read: ".to_string() + &error.to_string());
+        let unreadable =
+            |error: TomlError| bad("order.toml cannot be read: ".to_string() + &error.to_string());
         let toml = Document::parse(bytes).map_err(unreadable)?;
         let text = |key| toml.text(key).map_err(unreadable);
         if toml.number("format") != Ok(FORMAT) {

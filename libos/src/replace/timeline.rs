@@ -162,16 +162,32 @@ pub struct Timeline {
     #[cbor(n(1), with = "minicbor::bytes")]
     pub root_span: [u8; 8],
     /// The predecessor's version.
-    #[cbor(n(2), encode_with = "bounded::write_text", decode_with = "bounded::text::<_, MAX_VERSION>")]
+    #[cbor(
+        n(2),
+        encode_with = "bounded::write_text",
+        decode_with = "bounded::text::<_, MAX_VERSION>"
+    )]
     pub from: String,
     /// The successor's version.
-    #[cbor(n(3), encode_with = "bounded::write_text", decode_with = "bounded::text::<_, MAX_VERSION>")]
+    #[cbor(
+        n(3),
+        encode_with = "bounded::write_text",
+        decode_with = "bounded::text::<_, MAX_VERSION>"
+    )]
     pub to: String,
     /// The phases, in the order in which they ended.
-    #[cbor(n(4), encode_with = "bounded::write_list", decode_with = "bounded::list::<_, _, MAX_SPANS>")]
+    #[cbor(
+        n(4),
+        encode_with = "bounded::write_list",
+        decode_with = "bounded::list::<_, _, MAX_SPANS>"
+    )]
     pub spans: Vec<Span>,
     /// The flush of each core; empty when the policy did not flush.
-    #[cbor(n(5), encode_with = "bounded::write_list", decode_with = "bounded::list::<_, _, MAX_FLUSHES>")]
+    #[cbor(
+        n(5),
+        encode_with = "bounded::write_list",
+        decode_with = "bounded::list::<_, _, MAX_FLUSHES>"
+    )]
     pub flushes: Vec<CoreFlush>,
     /// How it ended.
     #[n(6)]

@@ -23,8 +23,13 @@ pub(super) fn check(essentials: &Essentials) -> Result<(), &'static str> {
         "pen",
     )?;
     // Few enough to compare each with all before it.
-    let twice = |(index, core): (usize, &HandedCore)| cores[..index].iter().any(|other| other.apic_id == core.apic_id);
-    ok(!cores.is_empty() && !cores.iter().enumerate().any(twice), "list of cores")?;
+    let twice = |(index, core): (usize, &HandedCore)| {
+        cores[..index].iter().any(|other| other.apic_id == core.apic_id)
+    };
+    ok(
+        !cores.is_empty() && !cores.iter().enumerate().any(twice),
+        "list of cores",
+    )?;
     for ChunkRange { start, end } in &essentials.predecessor_chunks {
         ok(
             start < end && start.is_multiple_of(CHUNK_BYTES) && end.is_multiple_of(CHUNK_BYTES),
