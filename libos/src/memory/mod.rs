@@ -99,7 +99,11 @@ pub fn map_device(range: Range<u64>) {
 /// Changes the rights of pages that no other core uses yet.
 pub(crate) fn protect(range: Range<u64>, access: Access) {
     if let Some(space) = SPACE.lock().as_mut() {
-        space.protect(range, access);
+        space.map(range.clone(), access);
+    }
+    // Before that nothing of these tables is in any core's TLB.
+    if ACTIVE.load(Ordering::Relaxed) {
+        paging::forget(range);
     }
 }
 

@@ -96,14 +96,6 @@ impl AddressSpace {
         }
     }
 
-    /// Changes the rights of pages while they are in use by this core.
-    pub fn protect(&mut self, range: Range<u64>, access: Access) {
-        self.map(range.clone(), access);
-        for page in (range.start..range.end).step_by(PAGE as usize) {
-            tlb::flush(VirtAddr::new_truncate(page));
-        }
-    }
-
     /// Is the page that holds `address` mapped?
     pub fn is_mapped(&mut self, address: u64) -> bool {
         let large = *self.entry(address, 2);
@@ -135,6 +127,13 @@ impl AddressSpace {
             table = (*entry & bit::ADDRESS) as *mut Table;
             depth -= 1;
         }
+    }
+}
+
+/// Makes this core look at the tables again for `range`.
+pub fn forget(range: Range<u64>) {
+    for page in range.step_by(PAGE as usize) {
+        tlb::flush(VirtAddr::new_truncate(page));
     }
 }
 

@@ -20,11 +20,11 @@ use super::timeline::{Phase, Timeline};
 use super::{report, upgrade};
 use crate::clock::{Clock, SpawnHere};
 use crate::confidential::policy::decide;
-use crate::cpu::{CoreId, random, time};
+use crate::cpu::{random, time};
 use crate::http::{BodyError, Request, Response};
 use crate::net::{self, ListenOptions, TcpListener};
 use crate::start::{Start, identity};
-use crate::task::{spawn_on, timeout};
+use crate::task::{spawn, timeout};
 
 /// The control plane's port.
 const PORT: u16 = 7700;
@@ -184,7 +184,7 @@ async fn order(machine: &'static Machine, request: &mut Request) -> Result<Respo
     ] {
         timeline.record(phase, generation, start.0, end.0);
     }
-    spawn_on(CoreId::BOOT, upgrade::replace(machine, staged, timeline)).detach();
+    spawn(upgrade::replace(machine, staged, timeline)).detach();
     Ok(Response::json(
         202,
         &status::json(&AcceptedAnswer::new(order.action, generation, &trace_id)),

@@ -1,6 +1,7 @@
 //! An order is carried out: quiesce → stop → jump. Until the jump every failure leaves this instar serving.
 
 use alloc::format;
+use alloc::string::String;
 use core::time::Duration;
 
 use loader::boot::{self, Parameters, Region};
@@ -12,11 +13,12 @@ use super::handover::{self, Handover, PARAMETER_BYTES};
 use super::machine::Machine;
 use super::stage::Staged;
 use super::timeline::{Outcome, Phase, Timeline};
-use crate::cpu::{registers::tsc, stop, time};
+use crate::confidential::policy::HostFlush;
+use crate::cpu::{CoreId, registers::tsc, stop, time};
 use crate::device::{network, serial};
 use crate::memory;
 use crate::start::identity;
-use crate::task::{sleep, yield_now};
+use crate::task::{sleep, spawn_on};
 use crate::telemetry::sink;
 
 /// How long requests under way may take to be answered.
@@ -24,14 +26,26 @@ const DRAIN: Duration = Duration::from_millis(100);
 /// How long a connection may stay open that has nothing left to say.
 const LINGER: Duration = Duration::from_millis(5);
 
-/// Replaces this instar by `staged`. Runs on core 0, and returns only if the replacement failed.
+/// Replaces this instar by `staged`. Returns only if the replacement failed.
+///
+/// All the work is done on the core that it is called on, while core 0 serves; only the last steps are core 0's.
 pub(super) async fn replace(machine: &'static Machine, mut staged: Staged, mut timeline: Timeline) {
+    info!("replacing {} by {}", timeline.from, timeline.to);
     let quiesce = time::now();
     sink::replacement_begins(machine, &timeline);
     machine.network.stop_accepting();
     drain(machine).await;
     let problem = match prepare(machine, &mut staged, &timeline, quiesce) {
-        Ok(boot_info) => enter(machine, &staged, boot_info).unwrap_err(),
+        Ok(boot_info) => {
+            network::cut_off_others();
+            let jump = Jump {
+                flush: machine.flush_decision().permit(),
+                entry: staged.loaded.entry,
+                boot_info,
+                stack: staged.layout.stack.start,
+            };
+            spawn_on(CoreId::BOOT, async move { jump.now() }).await
+        }
         Err(problem) => problem,
     };
     machine.network.resume_accepting();
@@ -67,8 +81,7 @@ async fn drain(machine: &Machine) {
     }
     machine.network.abort_all();
     // The network's task sends the resets.
-    yield_now().await;
-    yield_now().await;
+    sleep(Duration::from_millis(1)).await;
 }
 
 /// Writes everything that the successor is told into its memory. Returns the address of its boot information.
@@ -116,44 +129,40 @@ fn machine_region(range: &core::ops::Range<u64>) -> Region {
     }
 }
 
-/// From here on every microsecond is one in which nobody answers.
-fn enter(machine: &Machine, staged: &Staged, boot_info: u64) -> Result<core::convert::Infallible, Refusal> {
-    let Some(pen) = stop::pen() else {
-        return Err(Refusal::new(
-            Code::StopFailed,
-            "there is no pen to stop the cores in",
-        ));
-    };
-    let flush = machine.flush_decision().permit();
-    let marks = pen.header();
-    let relaxed = core::sync::atomic::Ordering::Relaxed;
-    info!("jump to {} {}", staged.manifest.name, staged.manifest.version);
-    network::cut_off_others();
-    network::shut_down();
-    marks.network_off.store(tsc(), relaxed);
-    interrupts::disable();
-    marks.stop_start.store(tsc(), relaxed);
-    match stop::stop_others(flush) {
-        Ok(stopped) => {
-            marks.stop_end.store(tsc(), relaxed);
-            serial::stage(b'J');
-            // SAFETY: interrupts are off, the devices are cut off, and the image was loaded for this place.
-            unsafe {
-                stop::jump(
-                    stopped,
-                    flush,
-                    staged.loaded.entry,
-                    boot_info,
-                    staged.layout.stack.start,
-                )
+/// All that the last steps need: nothing is looked up any more.
+struct Jump {
+    flush: Option<HostFlush>,
+    entry: u64,
+    boot_info: u64,
+    stack: u64,
+}
+
+impl Jump {
+    /// From here on every microsecond is one in which nobody answers. Runs on core 0, and returns only if it failed.
+    fn now(self) -> Refusal {
+        let failed = |message| Refusal::new(Code::StopFailed, message);
+        let Some(pen) = stop::pen() else {
+            return failed(String::from("there is no pen to stop the cores in"));
+        };
+        let (marks, relaxed) = (pen.header(), core::sync::atomic::Ordering::Relaxed);
+        marks.network_off.store(tsc(), relaxed);
+        network::shut_down();
+        interrupts::disable();
+        marks.stop_start.store(tsc(), relaxed);
+        match stop::stop_others(self.flush) {
+            Ok(stopped) => {
+                marks.stop_end.store(tsc(), relaxed);
+                serial::stage(b'J');
+                // SAFETY: interrupts are off, the devices are cut off, and the image was loaded for this place.
+                unsafe { stop::jump(stopped, self.flush, self.entry, self.boot_info, self.stack) }
             }
-        }
-        Err(problem) => {
-            interrupts::enable();
-            if let Err(card) = network::init() {
-                error!("the network did not come back: {card}");
+            Err(problem) => {
+                interrupts::enable();
+                if let Err(card) = network::init() {
+                    error!("the network did not come back: {card}");
+                }
+                failed(format!("{problem}"))
             }
-            Err(Refusal::new(Code::StopFailed, format!("{problem}")))
         }
     }
 }
