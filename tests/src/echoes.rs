@@ -4,7 +4,7 @@ use std::{
     io,
     net::{SocketAddr, UdpSocket},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
@@ -64,50 +64,57 @@ impl Asking {
     }
 }
 
-/// Sends and receives in one thread, so that an answer's time is not the time of a busy computer's second thread.
+/// Sends in a thread of its own: the time-outs of a socket are too coarse for a beat of less than some milliseconds.
 fn ask(socket: &UdpSocket, interval: Duration, stop: &AtomicBool) -> io::Result<Echoes> {
-    let mut echoes: Vec<Echo> = Vec::new();
-    let mut open = 0;
-    let mut next = Instant::now();
-    let mut end = None;
-    let mut datagram = [0; 64];
-    loop {
-        let now = Instant::now();
-        if end.is_none() && stop.load(Ordering::Relaxed) {
-            end = Some(now + LATE);
-        }
-        if end.is_some_and(|end| now > end || open == 0) {
-            return Ok(Echoes(echoes));
-        }
-        if end.is_none() && now >= next {
-            let number = echoes.len() as u64;
-            echoes.push(Echo {
-                sent: Instant::now(),
-                answered: None,
-            });
-            open += 1;
-            // Whoever asks while nobody listens is told so, at the next call: not an error here.
-            let _ = socket.send(&number.to_le_bytes());
-            next = now + interval;
-        }
-        let wait = next
-            .saturating_duration_since(Instant::now())
-            .max(Duration::from_micros(50));
-        socket.set_read_timeout(Some(if end.is_some() {
-            Duration::from_millis(100)
-        } else {
-            wait
-        }))?;
-        if let Ok(8) = socket.recv(&mut datagram) {
-            let number = u64::from_le_bytes(std::array::from_fn(|index| datagram[index]));
-            let echo = usize::try_from(number)
-                .ok()
-                .and_then(|number| echoes.get_mut(number));
-            if let Some(echo) = echo.filter(|echo| echo.answered.is_none()) {
-                echo.answered = Some(Instant::now());
-                open -= 1;
+    socket.set_read_timeout(Some(Duration::from_millis(50)))?;
+    let sent = Mutex::new(Vec::new());
+    let mut answered: Vec<(usize, Instant)> = Vec::new();
+    thread::scope(|scope| {
+        let sender = scope.spawn(|| send(socket, interval, stop, &sent));
+        let mut end = None;
+        let mut datagram = [0; 64];
+        loop {
+            // Whoever asks while nobody listens is told so: not an error here.
+            if let Ok(8) = socket.recv(&mut datagram) {
+                let now = Instant::now();
+                let number = u64::from_le_bytes(std::array::from_fn(|index| datagram[index]));
+                answered.extend(usize::try_from(number).map(|number| (number, now)));
+            }
+            if sender.is_finished() {
+                let end = *end.get_or_insert_with(|| Instant::now() + LATE);
+                let asked = sent.lock().unwrap_or_else(PoisonError::into_inner).len();
+                if answered.len() >= asked || Instant::now() > end {
+                    return;
+                }
             }
         }
+    });
+    let sent = sent.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut echoes: Vec<Echo> = sent
+        .into_iter()
+        .map(|sent| Echo { sent, answered: None })
+        .collect();
+    for (number, at) in answered {
+        if let Some(echo) = echoes.get_mut(number) {
+            echo.answered.get_or_insert(at);
+        }
+    }
+    Ok(Echoes(echoes))
+}
+
+fn send(socket: &UdpSocket, interval: Duration, stop: &AtomicBool, sent: &Mutex<Vec<Instant>>) {
+    let mut next = Instant::now();
+    while !stop.load(Ordering::Relaxed) {
+        let now = Instant::now();
+        let number = {
+            let mut sent = sent.lock().unwrap_or_else(PoisonError::into_inner);
+            sent.push(now);
+            sent.len() as u64 - 1
+        };
+        let _ = socket.send(&number.to_le_bytes());
+        // Beats that were missed are not made up for: they would come all at once.
+        next = (next + interval).max(now);
+        thread::sleep(next.saturating_duration_since(Instant::now()));
     }
 }
 
