@@ -67,6 +67,9 @@ const FIRST_STAGE_LINK: &[&str] = &[
 /// The first stage's linker script, from the workspace's root.
 const FIRST_STAGE_SCRIPT: &str = "loader/link.ld";
 
+/// The first stage's program.
+const FIRST_STAGE: &str = "first-stage";
+
 /// What to build, and what to sign it with.
 #[derive(Clone, Debug, Default)]
 pub struct BuildOptions {
@@ -228,9 +231,9 @@ pub fn build_first_stage(release: &PublicKey, operator: &PublicKey) -> Result<Pa
         ("INSTAR_RELEASE_KEY", release.to_base64()),
         ("INSTAR_OPERATOR_KEY", operator.to_base64()),
     ];
-    let arguments = ["-p", "loader", "--bin", "first-stage"];
+    let arguments = ["-p", "loader", "--bin", FIRST_STAGE];
     let elf = cargo_build(
-        "first-stage",
+        FIRST_STAGE,
         &arguments,
         FIRST_STAGE_FLAGS,
         FIRST_STAGE_LINK,
@@ -265,7 +268,8 @@ fn cargo_build(
     let output = workspace::cargo()
         .args(["build", "--profile", PROFILE, "--target", TARGET])
         .args(["--message-format=json-render-diagnostics", "--target-dir"])
-        .arg(workspace::metal_dir())
+        // A directory for each set of flags: in a common one cargo would build everything anew at each change.
+        .arg(workspace::metal_dir().join(if name == FIRST_STAGE { FIRST_STAGE } else { "image" }))
         .args(arguments)
         .env(
             "CARGO_ENCODED_RUSTFLAGS",

@@ -112,10 +112,12 @@ impl crate::net::Nic for Nic {
     fn poll_interrupt(&self, cx: &mut Context<'_>) -> Poll<()> {
         *WAITING.lock() = Some(cx.waker().clone());
         if WORK.swap(false, Ordering::SeqCst) {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
+            return Poll::Ready(());
         }
+        if let Some(card) = CARD.lock().as_mut() {
+            card.listen();
+        }
+        Poll::Pending
     }
 }
 

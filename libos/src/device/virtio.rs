@@ -12,8 +12,9 @@ use virtio_drivers::transport::{DeviceStatus, DeviceType, InterruptStatus, Trans
 use virtio_drivers::{BufferDirection, Hal, PAGE_SIZE, PhysAddr};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use super::msix::Message;
+use super::network::NetworkError;
 use super::pci::{self, Ports};
-use super::{msix, network::NetworkError};
 use crate::cpu::{CoreId, current, vector};
 
 const QUEUE: usize = 64;
@@ -73,13 +74,21 @@ unsafe impl Send for Messages {}
 impl Messages {
     const RECEIVE_QUEUE: u16 = 0;
 
-    fn new(function: DeviceFunction, inner: PciTransport) -> Self {
-        let core = current::get(CoreId::BOOT).map(|core| core.apic());
-        let has_messages = core.is_some_and(|core| msix::enable(function, core, vector::NETWORK));
-        Self {
-            inner,
-            vector_registers: has_messages.then(|| common_configuration(function)).flatten(),
-        }
+    /// The transport, and the message that it interrupts with if the device has such.
+    fn new(function: DeviceFunction, inner: PciTransport) -> (Self, Option<Message>) {
+        let message =
+            current::get(CoreId::BOOT).and_then(|core| Message::new(function, core.apic(), vector::NETWORK));
+        let vector_registers = message
+            .is_some()
+            .then(|| common_configuration(function))
+            .flatten();
+        (
+            Self {
+                inner,
+                vector_registers,
+            },
+            message,
+        )
     }
 }
 
@@ -182,6 +191,8 @@ pub struct VirtioNet {
     transmit: [Option<Buffer>; QUEUE],
     free: Vec<Buffer>,
     has_interrupts: bool,
+    /// Masked until somebody waits for it.
+    message: Option<Message>,
     function: DeviceFunction,
 }
 
@@ -199,7 +210,7 @@ impl VirtioNet {
         // What the firmware left running must not reach memory when bus mastering is switched on.
         transport.set_status(DeviceStatus::empty());
         pci::enable(function, true);
-        let transport = Messages::new(function, transport);
+        let (transport, message) = Messages::new(function, transport);
         let has_interrupts = transport.vector_registers.is_some();
         let mut card = Self {
             raw: VirtIONetRaw::new(transport).map_err(|_| NetworkError::Setup)?,
@@ -207,6 +218,7 @@ impl VirtioNet {
             transmit: [const { None }; QUEUE],
             free: (0..QUEUE).map(|_| Box::new([0; BUFFER])).collect(),
             has_interrupts,
+            message,
             function,
         };
         for _ in 0..QUEUE {
@@ -228,6 +240,14 @@ impl VirtioNet {
     /// Does the card interrupt, or must it be asked?
     pub fn has_interrupts(&self) -> bool {
         self.has_interrupts
+    }
+
+    /// Somebody waits for an interrupt. The first time this unmasks it: until then frames come without one, since whoever
+    /// sets the card up looks at it anyway when everything is ready.
+    pub fn listen(&mut self) {
+        if let Some(message) = self.message.take() {
+            message.unmask();
+        }
     }
 
     /// A frame that has arrived: the buffer, and where in it the frame lies.

@@ -28,6 +28,9 @@ pub(super) struct Staged {
     pub stage: (Instant, Instant),
 }
 
+/// Chunks that the successor gets besides those for its image: the heap that it needs until it serves.
+const FIRST_HEAP: u64 = 1;
+
 /// Makes `received` ready.
 pub(super) fn stage(mut received: Received) -> Result<Staged, Refusal> {
     let started = time::now();
@@ -35,15 +38,19 @@ pub(super) fn stage(mut received: Received) -> Result<Staged, Refusal> {
     let image = received.elf.bytes().get(..size).unwrap_or_default();
     let plan = elf::check(image)
         .map_err(|error| Refusal::with_hint(error.code(), format!("{error}"), error.hint()))?;
-    let chunks = load::chunks_needed(&plan, handover::PARAMETER_BYTES);
+    let chunks = load::chunks_needed(&plan, handover::PARAMETER_BYTES) + FIRST_HEAP;
     let mut chunks = Chunks::take(chunks * load::CHUNK).ok_or_else(|| {
         Refusal::new(
             Code::NoMemory,
             format!("the image needs {chunks} free chunks of 2 MiB in a row below 4 GiB"),
         )
     })?;
+    // Memory that was never touched is slow at the first touch (a hypervisor has to find it, and wipe it): that is for now,
+    // not for the blackout. And the successor finds nothing that somebody left.
+    chunks.bytes().fill(0);
     let base = chunks.range().start;
-    let layout = load::place(&plan, handover::PARAMETER_BYTES, base, random::number());
+    let mut layout = load::place(&plan, handover::PARAMETER_BYTES, base, random::number());
+    layout.own.end = chunks.range().end;
     let memory =
         &mut chunks.bytes()[(layout.image.start - base) as usize..(layout.image.end - base) as usize];
     // SAFETY: bytes that are initialised may be seen as bytes that may not be; nothing uninitialised is ever written.
