@@ -42,7 +42,10 @@ fn always_means_every_core_and_the_jumping_core_last() {
         Ok(REPLACEMENTS),
         "{log:#?}"
     );
-    assert_eq!(told, [CORES as usize; REPLACEMENTS], "what the machine says of itself");
+    assert_eq!(
+        told, [CORES as usize; REPLACEMENTS],
+        "what the machine says of itself"
+    );
 }
 
 /// On hardware a flush takes milliseconds. Whichever core is the slow one, nobody jumps before it is done.
