@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 /// A program and the Debian package that brings it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tool {
-    /// What is looked for in `PATH`.
+    /// What is looked for in `PATH`; or a file, by its whole path, for packages that bring no program.
     pub program: &'static str,
     /// What is installed.
     pub package: &'static str,
@@ -22,6 +22,35 @@ pub const QEMU: Tool = Tool {
 
 /// What the verbs that start a machine need.
 pub const FOR_MACHINES: &[Tool] = &[QEMU];
+
+/// What the tests need besides: a boot medium with GRUB, for BIOS and for UEFI, and a UEFI to boot it.
+pub const FOR_TESTS: &[Tool] = &[
+    QEMU,
+    Tool {
+        program: "grub-mkrescue",
+        package: "grub-common",
+    },
+    Tool {
+        program: "/usr/lib/grub/i386-pc/multiboot2.mod",
+        package: "grub-pc-bin",
+    },
+    Tool {
+        program: "/usr/lib/grub/x86_64-efi/multiboot2.mod",
+        package: "grub-efi-amd64-bin",
+    },
+    Tool {
+        program: "xorriso",
+        package: "xorriso",
+    },
+    Tool {
+        program: "mformat",
+        package: "mtools",
+    },
+    Tool {
+        program: "/usr/share/ovmf/OVMF.fd",
+        package: "ovmf",
+    },
+];
 
 /// Sees to it that all `tools` are there.
 ///
@@ -121,6 +150,9 @@ fn apt(prefix: &[&str], command: &[&str]) -> Result<bool> {
 /// Where `program` is, in `PATH`.
 pub fn find(program: &str) -> Option<PathBuf> {
     use std::os::unix::fs::PermissionsExt;
+    if program.starts_with('/') {
+        return Some(PathBuf::from(program)).filter(|file| file.is_file());
+    }
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path)
         .map(|dir| dir.join(program))

@@ -146,6 +146,14 @@ fn went_back(address: SocketAddr, now: &Status) -> Failure {
         .last_replacement
         .as_ref()
         .map_or("", |told| told.outcome.as_str());
+    if outcome == "failed" {
+        let what = format!(
+            "{address} did not jump: {} {} serves on as generation {}, the image still staged",
+            now.image.name, now.image.version, now.generation
+        );
+        return Failure::new(Exit::Failed, what)
+            .hint("its serial line and its telemetry say what stood in the way");
+    }
     let what = format!(
         "{address} replaced its image and went back ({outcome}): {} {} serves on as generation {}",
         now.image.name, now.image.version, now.generation

@@ -19,7 +19,7 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(options: Options) -> Result<Exit> {
-    install::ensure(install::FOR_MACHINES, !options.no_install)?;
+    install::ensure(install::FOR_TESTS, !options.no_install)?;
     let mut cargo = workspace::cargo();
     if has_nextest() {
         cargo.args(["nextest", "run", "--workspace"]);
