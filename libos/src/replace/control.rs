@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use loader::signature::PublicKey;
 use loader::signed;
@@ -31,6 +32,8 @@ const PORT: u16 = 7700;
 /// What an image has besides its ELF: headers, manifest, signature, padding.
 const IMAGE_OVERHEAD: u64 = 32 * 1024;
 const MAX_ORDER_ARCHIVE: usize = 16 * 1024;
+/// How long an order may take to come.
+const ORDER_PATIENCE: Duration = Duration::from_secs(10);
 const PIECE: usize = 16 * 1024;
 
 /// Makes this instar's control plane. Called once, when the network is up.
@@ -158,8 +161,12 @@ async fn order(machine: &'static Machine, request: &mut Request) -> Result<Respo
     }
     let mut archive = Vec::with_capacity(length as usize);
     let mut piece = vec![0; 1024];
+    let deadline = time::now() + ORDER_PATIENCE;
     loop {
-        match request.read_body(&mut piece).await.map_err(body_refusal)? {
+        let count = timeout(deadline - time::now(), request.read_body(&mut piece))
+            .await
+            .map_err(|_| Refusal::new(Code::TimedOut, "the order took longer than 10 s to come"))?;
+        match count.map_err(body_refusal)? {
             0 => break,
             count => archive.extend_from_slice(&piece[..count]),
         }
