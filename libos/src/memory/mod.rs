@@ -107,14 +107,6 @@ pub(crate) fn protect(range: Range<u64>, access: Access) {
     }
 }
 
-/// Is anything mapped at `address`?
-pub fn is_mapped(address: u64) -> bool {
-    SPACE
-        .lock()
-        .as_mut()
-        .is_some_and(|space| space.is_mapped(address))
-}
-
 fn take_for_heap(count: usize) -> Option<Range<u64>> {
     // Until the own page tables are in use the loader's are, which map the first 4 GiB.
     let active = ACTIVE.load(Ordering::Relaxed);

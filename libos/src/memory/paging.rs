@@ -96,6 +96,7 @@ impl AddressSpace {
         }
     }
 
+    #[cfg(test)]
     /// Is the page that holds `address` mapped?
     pub fn is_mapped(&mut self, address: u64) -> bool {
         let large = *self.entry(address, 2);

@@ -26,11 +26,12 @@ mod tcp;
 mod tests;
 mod udp;
 
+pub use crate::task::yield_now;
 pub use backlog::ListenOptions;
 pub use configuration::{Addressing, Configuration, ConfigurationError, Origin};
 pub use dns::{ResolveError, resolve, resolve_on};
 pub use port::{Counters, Neighbour};
-pub use shared::{Nic, Notify, Shared, Timer, default_network, install, run, within, yield_now};
+pub use shared::{Nic, Notify, Shared, Timer, default_network, install, run, within};
 pub use stack::{Limits, Stack, Stats};
 pub use tcp::{ConnectError, TcpError, TcpListener, TcpOptions, TcpStream};
 pub use udp::{UdpError, UdpOptions, UdpSocket};

@@ -169,7 +169,7 @@ pub async fn run<D: Nic, T: Timer>(shared: &'static Shared, mut device: D, timer
         let now = timer.now();
         let (more, at) = shared.with(|stack| (stack.poll(now, &mut device), stack.poll_at(now)));
         if more {
-            yield_now().await;
+            crate::task::yield_now().await;
             continue;
         }
         let due = async {
@@ -193,20 +193,6 @@ pub async fn run<D: Nic, T: Timer>(shared: &'static Shared, mut device: D, timer
         })
         .await;
     }
-}
-
-/// Lets other tasks of this core run.
-pub async fn yield_now() {
-    let mut yielded = false;
-    poll_fn(|context| {
-        if yielded {
-            return Poll::Ready(());
-        }
-        yielded = true;
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 /// What `work` gives, or `None` if it takes longer than until `at`; it is dropped then.

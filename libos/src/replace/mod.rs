@@ -1,7 +1,5 @@
 //! Receive → stage → quiesce → stop → jump, and what one instar leaves for the next.
 
-use alloc::string::String;
-
 mod bounded;
 mod carry;
 pub(crate) mod control;
@@ -17,17 +15,7 @@ pub(crate) mod successor;
 pub mod timeline;
 mod upgrade;
 
-/// Lower-case hex digits, two a byte.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        for digit in [byte >> 4, byte & 0xf] {
-            text.push(char::from(DIGITS[usize::from(digit)]));
-        }
-    }
-    text
-}
+pub(crate) use loader::hex::hex;
 
 /// Exactly `N` bytes from lower-case hex digits; `None` for any other text.
 pub(crate) fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {

@@ -7,7 +7,7 @@
 use alloc::collections::{BinaryHeap, VecDeque};
 use core::cmp::Reverse;
 use core::future::Future;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::Waker;
 
 use async_task::{Runnable, Task};
@@ -22,8 +22,6 @@ pub struct Queue {
     ready: Mutex<VecDeque<Runnable>>,
     timers: Mutex<Timers>,
     halted: AtomicBool,
-    /// Nanoseconds that the core did not halt, for telemetry.
-    busy: AtomicU64,
 }
 
 struct Timers {
@@ -70,7 +68,6 @@ impl Queue {
                 next: 0,
             }),
             halted: AtomicBool::new(false),
-            busy: AtomicU64::new(0),
         }
     }
 
@@ -102,11 +99,6 @@ impl Queue {
             waker.wake();
         }
     }
-
-    /// Nanoseconds that this core spent on work.
-    pub fn busy_ns(&self) -> u64 {
-        self.busy.load(Ordering::Relaxed)
-    }
 }
 
 /// Runs `future` on `core`.
@@ -134,7 +126,6 @@ pub(crate) fn run() -> ! {
     let core = current::this();
     let queue = &core.queue;
     interrupts::enable();
-    let mut awake_since = time::now();
     loop {
         crate::device::network::deliver_interrupt();
         let next_timer = queue.run_timers();
@@ -158,12 +149,8 @@ pub(crate) fn run() -> ! {
                 Some(due) => time::wake_at(due),
                 None => apic::disarm_timer(),
             }
-            queue
-                .busy
-                .fetch_add((time::now() - awake_since).as_nanos() as u64, Ordering::Relaxed);
             // STI takes effect after HLT has begun: no interrupt is lost in between (Intel SDM vol. 2, STI).
             interrupts::enable_and_hlt();
-            awake_since = time::now();
         } else {
             interrupts::enable();
         }
