@@ -5,6 +5,7 @@
 //! writes back and invalidates its caches (WBINVD) before it reports that it has stopped.
 
 use alloc::string::{String, ToString};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::platform::{Host, Platform, Role, Sme};
 
@@ -54,6 +55,28 @@ pub struct HostFlush(());
 impl HostFlush {
     const fn on(_: &Host) -> Self {
         Self(())
+    }
+}
+
+/// Where a core leaves the right to flush for the others, which run in an interrupt and may take no lock.
+#[derive(Debug)]
+pub struct PermitCell(AtomicBool);
+
+impl PermitCell {
+    /// Holds no right.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self(AtomicBool::new(false))
+    }
+
+    /// What the others find from now on.
+    pub fn set(&self, permit: Option<HostFlush>) {
+        self.0.store(permit.is_some(), Ordering::SeqCst);
+    }
+
+    /// What was left here.
+    pub fn get(&self) -> Option<HostFlush> {
+        self.0.load(Ordering::SeqCst).then_some(HostFlush(()))
     }
 }
 

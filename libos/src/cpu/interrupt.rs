@@ -81,7 +81,7 @@ pub static STRAY: AtomicU64 = AtomicU64::new(0);
 
 extern "C" fn dispatch(frame: &mut Frame) {
     match frame.vector as u8 {
-        2 => stop::on_nmi(),
+        2 => stop::leave_if_asked(),
         13 if registers::recover_from(frame.rip).is_some() => {
             if let Some(behind) = registers::recover_from(frame.rip) {
                 frame.rip = behind;
@@ -96,7 +96,7 @@ extern "C" fn dispatch(frame: &mut Frame) {
         }
         vector::STOP => {
             apic::end_of_interrupt();
-            stop::on_interrupt();
+            stop::leave_if_asked();
         }
         // Not in service, so it must not be acknowledged (SDM section 12.9).
         vector::SPURIOUS => {}

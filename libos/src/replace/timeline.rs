@@ -98,6 +98,8 @@ numbered! {
         FirstAnswer = 10, "first_answer";
         /// Probation, up to commit.
         Commit = 11, "commit";
+        /// Caches are written back while the predecessor still serves.
+        EarlyFlush = 12, "early_flush";
     }
 }
 
@@ -192,6 +194,14 @@ pub struct Timeline {
     /// How it ended.
     #[n(6)]
     pub outcome: Outcome,
+    /// The flush of each core while the predecessor still served.
+    #[cbor(
+        n(7),
+        default,
+        encode_with = "bounded::write_list",
+        decode_with = "bounded::list::<_, _, MAX_FLUSHES>"
+    )]
+    pub early_flushes: Vec<CoreFlush>,
 }
 
 impl Timeline {
@@ -207,6 +217,7 @@ impl Timeline {
             spans: Vec::new(),
             flushes: Vec::new(),
             outcome,
+            early_flushes: Vec::new(),
         }
     }
 
@@ -255,6 +266,7 @@ impl Timeline {
             receive: ms(Phase::Receive),
             verify: ms(Phase::Verify),
             stage: ms(Phase::Stage),
+            early_flush: ms(Phase::EarlyFlush),
             quiesce: ms(Phase::Quiesce),
             stop: ms(Phase::Stop),
             flush: ms(Phase::Flush),
@@ -286,6 +298,7 @@ impl Timeline {
             phases_ms: self.phases_ms(),
             blackout_ms: self.blackout_ns().map(milliseconds),
             flush: self.flushes.iter().map(flush).collect(),
+            early_flush: self.early_flushes.iter().map(flush).collect(),
             spans: self.spans.iter().map(span).collect(),
         }
     }
@@ -306,6 +319,7 @@ pub struct PhasesMs {
     pub receive: Option<f64>,
     pub verify: Option<f64>,
     pub stage: Option<f64>,
+    pub early_flush: Option<f64>,
     pub quiesce: Option<f64>,
     pub stop: Option<f64>,
     pub flush: Option<f64>,
@@ -324,6 +338,7 @@ pub struct LastReplacement<'a> {
     phases_ms: PhasesMs,
     blackout_ms: Option<f64>,
     flush: Vec<FlushView>,
+    early_flush: Vec<FlushView>,
     spans: Vec<SpanView>,
 }
 
