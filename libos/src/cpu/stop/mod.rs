@@ -111,6 +111,7 @@ fn wait_until(done: impl Fn() -> bool) -> bool {
 /// # Errors
 /// See [`StopError`]. Every core that can run runs on.
 pub fn stop_others(pen: Pen, flush: Option<HostFlush>) -> Result<Stopped, StopError> {
+    mark_stop();
     let me = current::id();
     let stopper = PROTOCOL.elect(me).map_err(StopError::AlreadyStopping)?;
     let missing = wait_for_called(pen);
@@ -132,6 +133,19 @@ pub fn stop_others(pen: Pen, flush: Option<HostFlush>) -> Result<Stopped, StopEr
             stopper.step_down();
             Err(StopError::NoAnswer(CoreSet::from_bits(deaf.bits() | slow.bits())))
         }
+    }
+}
+
+/// The mark "an image begins to stop its cores" for an emulator's instruction trace (`docs/interfaces.md`).
+fn mark_stop() {
+    #[cfg(metal)]
+    // SAFETY: an instruction without effect: nop dword [rax + "STOP"].
+    unsafe {
+        core::arch::asm!(
+            ".byte 0x0f, 0x1f, 0x80",
+            ".ascii \"STOP\"",
+            options(nomem, nostack, preserves_flags)
+        );
     }
 }
 
