@@ -129,33 +129,3 @@ fn an_address_of_the_command_line() {
     assert_eq!(status["network"]["gateway"], "10.0.2.2");
     assert_eq!(status["network"]["dns"], serde_json::json!(["10.0.2.3"]));
 }
-
-/// Shows that a machine with an e1000 serves, and goes on serving over one replacement after another.
-fn works_with_an_e1000(cores: u32) {
-    let machine = Setup {
-        cores,
-        nic: "e1000",
-        ..Setup::default()
-    }
-    .boot();
-    machine.assert_serves();
-    for generation in 2..=6 {
-        machine.stage(&machine.prepared.new);
-        let status = machine.replace().status;
-        assert_eq!(
-            (&status["generation"], &status["network"]["mac"]),
-            (&generation.into(), &"52:54:00:12:34:56".into())
-        );
-        machine.assert_serves();
-    }
-}
-
-#[test]
-fn an_e1000_and_one_core() {
-    works_with_an_e1000(1);
-}
-
-#[test]
-fn an_e1000_and_four_cores() {
-    works_with_an_e1000(4);
-}

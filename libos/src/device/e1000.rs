@@ -6,6 +6,8 @@
 
 mod registers;
 mod ring;
+#[cfg(test)]
+mod tests;
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
