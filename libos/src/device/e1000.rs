@@ -1,8 +1,8 @@
 //! Intel's 82540EM, which emulators call e1000.
 //!
-//! Sections are those of "PCI/PCI-X Family of Gigabit Ethernet Controllers Software Developer's Manual", Intel 317453. Only
-//! what the card, QEMU and Bochs all have is used: legacy descriptors, 32-bit registers, no interrupts. The network card is
-//! asked at intervals instead: emulators have no MSI, and a pin's interrupt would need the firmware's routing tables.
+//! Sections are those of "PCI/PCI-X Family of Gigabit Ethernet Controllers Software Developer's Manual", Intel 317453. Only what
+//! the card, QEMU and Bochs all have is used: legacy descriptors, 32-bit registers, no interrupts. The card is asked at
+//! intervals instead: emulators have no MSI, and a pin's interrupt would need the firmware's routing tables.
 
 mod registers;
 mod ring;
@@ -68,6 +68,10 @@ impl<H: Hardware> E1000<H> {
         hardware.set_bus_master(false);
         stop(&hardware);
         reset(&hardware)?;
+        if hardware.read(registers::TDLEN) == 0 {
+            // It did reset, and reads its settings from the EEPROM now, which would overwrite ours (section 5.3).
+            hardware.pause(Duration::from_millis(5));
+        }
         let mac = mac(&hardware).ok_or(NetworkError::NoAddress)?;
         let mut card = Self {
             hardware,
@@ -254,16 +258,13 @@ fn stop(hardware: &impl Hardware) {
 
 /// Resets the card, but not its PHY, which would lose the link (section 13.4.1).
 fn reset(hardware: &impl Hardware) -> Result<(), NetworkError> {
-    // Zero after a reset: shows whether there was one. Emulators only clear the bit that asks for it.
+    // Zero after a reset: shows whether there was one. Emulators only clear the bit that asks for it, and must not cost the
+    // time that a card needs.
     hardware.write(registers::TDLEN, Ring::bytes());
     let before = hardware.read(registers::CTRL) & !ctrl::PHY_RESET;
     hardware.write(registers::CTRL, before | ctrl::RESET);
     hardware.pause(MICROSECOND);
     wait(hardware, || hardware.read(registers::CTRL) & ctrl::RESET == 0).ok_or(NetworkError::Reset)?;
-    if hardware.read(registers::TDLEN) == 0 {
-        // The card reads its settings from the EEPROM now (section 5.3), and would overwrite ours.
-        hardware.pause(Duration::from_millis(5));
-    }
     // A reset unmasks nothing; reading ICR takes back what was asked for before it (section 13.4.17).
     hardware.write(registers::IMC, u32::MAX);
     hardware.read(registers::ICR);
