@@ -57,7 +57,7 @@ fn the_card_is_cut_off_from_memory_until_it_knows_its_rings() {
         for (register, value) in [
             (RDBAL, card.receive.address() as u32),
             (TDBAL, card.transmit.address() as u32),
-            (RDT, LENGTH as u32 - 1),
+            (RDT, RECEIVE as u32 - 1),
             (TDT, 0),
         ] {
             assert!(fake.last(register, value) < on, "{register:#x}");
@@ -156,9 +156,9 @@ fn a_full_ring_drops_and_goes_on_over_its_end() {
     let fake = Shared::new(HARDWARE);
     let mut card = fake.start().expect("it starts");
     for round in 0..5_u8 {
-        let taken = (0..LENGTH as u8).filter(|&n| fake.arrive(&[round, n])).count();
-        assert_eq!(taken, LENGTH - 1, "one descriptor stays unused");
-        for n in 0..LENGTH as u8 - 1 {
+        let taken = (0..=255).filter(|&n| fake.arrive(&[round, n])).count();
+        assert_eq!(taken, RECEIVE - 1, "one descriptor stays unused");
+        for n in 0..255 {
             let (buffer, range) = card.receive().expect("a frame");
             assert_eq!(&buffer[range], [round, n]);
             card.recycle(buffer);
@@ -177,12 +177,32 @@ fn buffers_may_come_back_late_and_in_any_order() {
         while let Some((buffer, _)) = card.receive() {
             held.push(buffer);
         }
-        assert_eq!(held.len(), LENGTH - 1);
+        assert_eq!(held.len(), RECEIVE - 1);
         assert!(!fake.arrive(b"x"), "it has no buffer");
         while let Some(buffer) = held.pop() {
             card.recycle(buffer);
         }
+        assert!(card.receive().is_none());
     }
+}
+
+#[test]
+fn buffers_go_back_together_when_nothing_more_is_there() {
+    let fake = Shared::new(QEMU);
+    let mut card = fake.start().expect("it starts");
+    let before = fake.writes(RDT).len();
+    for _ in 0..100 {
+        assert!(fake.arrive(b"x"));
+    }
+    for _ in 0..100 {
+        let (buffer, _) = card.receive().expect("a frame");
+        card.recycle(buffer);
+    }
+    assert_eq!(fake.writes(RDT).len(), before);
+    assert!(card.receive().is_none());
+    assert_eq!(fake.writes(RDT)[before..], [99]);
+    assert!(card.receive().is_none());
+    assert_eq!(fake.writes(RDT).len(), before + 1, "nothing new to tell");
 }
 
 #[test]
@@ -195,7 +215,7 @@ fn a_card_that_does_not_send_is_full_at_some_time() {
         sent(&mut card, &[count]);
         count += 1;
     }
-    assert_eq!(usize::from(count), LENGTH - 1);
+    assert_eq!(usize::from(count), TRANSMIT - 1);
     // Lost, and nothing that waits is overwritten.
     sent(&mut card, b"lost");
     fake.0.borrow_mut().sends = true;
@@ -243,9 +263,10 @@ fn damaged_and_overlong_frames_are_dropped_and_counted() {
     assert_eq!(&buffer[range], b"good");
     assert_eq!(card.dropped, 10);
     card.recycle(buffer);
+    assert!(card.receive().is_none());
     assert_eq!(
-        (0..LENGTH).filter(|_| fake.arrive(b"x")).count(),
-        LENGTH - 1,
+        (0..RECEIVE).filter(|_| fake.arrive(b"x")).count(),
+        RECEIVE - 1,
         "no buffer is lost"
     );
 }
