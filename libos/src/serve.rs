@@ -11,6 +11,7 @@ use smoltcp::wire::Ipv4Cidr;
 
 use crate::clock::Clock;
 use crate::command_line::{AddressSource, CommandLine};
+use crate::confidential;
 use crate::cpu::{CoreId, current, random, remind_others, start_others, stop, time};
 use crate::device::{network, serial};
 use crate::net::{self, Addressing, Configuration, Limits, Shared, Stack, Timer};
@@ -121,6 +122,7 @@ fn announce(start: &Start, machine: &Machine, configuration: &Configuration) {
         warn!("no RDSEED and no RDRAND: random numbers can be guessed");
     }
     let Configuration { address, prefix, .. } = configuration;
+    info!("platform: {}", confidential::platform());
     info!(
         "network {address}/{prefix}, {online} cores, {}",
         machine.flush_decision().why()

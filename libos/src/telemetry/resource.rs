@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use super::names;
 use super::percent::hex;
 use super::proto::{AnyValue, KeyValue, Resource, Value};
+use crate::confidential::platform::Platform;
 
 /// What distinguishes this instar. Only text that the machine's owner wrote, and identifiers.
 #[derive(Clone, Debug)]
@@ -24,6 +25,8 @@ pub struct Identity<'a> {
     pub generation: u64,
     /// `host_id` of the status.
     pub host_id: &'a str,
+    /// What the machine is.
+    pub platform: &'a Platform,
     /// `OTEL_RESOURCE_ATTRIBUTES`, as [`super::config::resource_attributes`] decoded it.
     pub attributes: &'a [(String, String)],
 }
@@ -60,6 +63,7 @@ pub fn resource(identity: &Identity) -> Resource {
     text(names::IMAGE_NAME, identity.image_name);
     text(names::VCS_REVISION, identity.revision);
     attributes.push(KeyValue::new(names::GENERATION, identity.generation.into()));
+    attributes.extend(of_platform(identity.platform));
     for (name, value) in identity.attributes {
         if attributes.iter().all(|ours| ours.key != *name) {
             let value = Some(AnyValue {
@@ -72,6 +76,28 @@ pub fn resource(identity: &Identity) -> Resource {
         }
     }
     Resource { attributes }
+}
+
+/// What the machine is, as far as it is known: a guest has no keys to tell of.
+fn of_platform(platform: &Platform) -> Vec<KeyValue> {
+    let mut attributes = Vec::new();
+    let mut tell = |name, value: Value| attributes.push(KeyValue::new(name, value));
+    tell(names::PLATFORM_ROLE, platform.role.name().into());
+    tell(
+        names::PARTIAL_WRITE_ERRATUM,
+        Value::Bool(platform.partial_write_erratum),
+    );
+    if let Some(host) = platform.host() {
+        tell(names::SME, host.sme.name().into());
+        if let Some(tdx) = host.tdx {
+            tell(names::MKTME_KEYIDS, u64::from(tdx.mktme_keyids).into());
+            tell(names::TDX_KEYIDS, u64::from(tdx.tdx_keyids).into());
+            if let Some(first) = tdx.first_tdx_keyid() {
+                tell(names::TDX_FIRST_KEYID, u64::from(first).into());
+            }
+        }
+    }
+    attributes
 }
 
 /// A random UUID: `random` with version 4 and the variant set (RFC 9562, section 5.4).
@@ -98,8 +124,24 @@ pub fn uuid_text(uuid: &[u8; 16]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::confidential::platform::{Host, Role, Sme, TdxHost, Vendor};
     use opentelemetry_proto::tonic::resource::v1::Resource as Official;
     use prost::Message;
+
+    const HOST: Platform = Platform {
+        vendor: Vendor::Intel,
+        hypervisor: false,
+        role: Role::Host(Host {
+            tdx: Some(TdxHost {
+                mktme_keyids: 16,
+                tdx_keyids: 32,
+            }),
+            sme: Sme::Absent,
+        }),
+        movdir64b: true,
+        wbnoinvd: true,
+        partial_write_erratum: true,
+    };
 
     fn identity<'a>(attributes: &'a [(String, String)]) -> Identity<'a> {
         Identity {
@@ -110,6 +152,7 @@ mod tests {
             instance_id: uuid_v4([0xff; 16]),
             generation: 2,
             host_id: "52:54:00:12:34:56",
+            platform: &HOST,
             attributes,
         }
     }
@@ -121,6 +164,7 @@ mod tests {
         let text = |value: Value| match value {
             Value::StringValue(text) => text,
             Value::IntValue(number) => number.to_string(),
+            Value::BoolValue(truth) => truth.to_string(),
             other => panic!("{other:?}"),
         };
         official
@@ -153,6 +197,30 @@ mod tests {
         );
         assert_eq!(get(&pairs, "instar.generation"), "2");
         assert_eq!(get(&pairs, "vcs.ref.head.revision"), "3f2c1ab");
+    }
+
+    #[test]
+    fn tells_what_the_machine_is() {
+        let mut identity = identity(&[]);
+        let names = [
+            "instar.platform.role",
+            "instar.platform.partial_write_erratum",
+            "instar.sme",
+            "instar.mktme.keyids",
+            "instar.tdx.keyids",
+            "instar.tdx.first_keyid",
+        ];
+        let told = |identity: &Identity| names.map(|name| get(&pairs(identity), name));
+        assert_eq!(told(&identity), ["host", "true", "absent", "16", "32", "17"]);
+        let guest = Platform {
+            role: Role::TdxGuest,
+            ..HOST
+        };
+        identity.platform = &guest;
+        assert_eq!(told(&identity), ["tdx-guest", "true", "", "", "", ""]);
+        let forged = [("instar.platform.role".to_string(), "host".to_string())];
+        identity.attributes = &forged;
+        assert_eq!(get(&pairs(&identity), "instar.platform.role"), "tdx-guest");
     }
 
     #[test]

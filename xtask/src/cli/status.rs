@@ -1,6 +1,6 @@
 //! `status`.
 
-use crate::control::{self, Status};
+use crate::control::{self, Confidential, Status};
 use crate::exit::Exit;
 use crate::http::Limits;
 use crate::timeline;
@@ -84,6 +84,9 @@ fn describe(status: &Status) -> String {
         "caches are not flushed"
     };
     line("flush", format!("{}: {will} ({})", flush.policy, flush.why));
+    if let Some(confidential) = &status.confidential {
+        line("platform", platform(confidential));
+    }
     let network = &status.network;
     let or = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".to_owned());
     line(
@@ -134,6 +137,42 @@ fn describe(status: &Status) -> String {
     text
 }
 
+fn platform(confidential: &Confidential) -> String {
+    let mut words = vec![format!("{} {}", confidential.vendor, confidential.role)];
+    if confidential.hypervisor {
+        words.push("under a hypervisor".to_owned());
+    }
+    if let Some(tdx) = &confidential.tdx {
+        let first = tdx
+            .first_tdx_keyid
+            .map_or(String::new(), |first| format!(" from {first} on"));
+        words.push(format!(
+            "TDX {} by the BIOS ({} TDX KeyIDs{first}, {} MKTME KeyIDs)",
+            if tdx.enabled { "enabled" } else { "not enabled" },
+            tdx.tdx_keyids,
+            tdx.mktme_keyids
+        ));
+    }
+    if let Some(sme) = &confidential.sme {
+        words.push(format!("SME {sme}"));
+    }
+    let sev = confidential.sev.unwrap_or_default();
+    let flags = [
+        (sev.es, "SEV-ES"),
+        (sev.snp, "SEV-SNP"),
+        (confidential.movdir64b, "MOVDIR64B"),
+        (confidential.wbnoinvd, "WBNOINVD"),
+        (confidential.partial_write_erratum, "partial-write erratum"),
+    ];
+    words.extend(
+        flags
+            .iter()
+            .filter(|(has, _)| *has)
+            .map(|(_, name)| (*name).to_owned()),
+    );
+    words.join(", ")
+}
+
 fn seconds(ns: u64) -> String {
     format!("{}.{:03} s", ns / 1_000_000_000, ns / 1_000_000 % 1000)
 }
@@ -153,5 +192,27 @@ mod tests {
             "{text}"
         );
         assert!(text.lines().count() > 10);
+        assert!(!text.contains("platform"), "{text}");
+    }
+
+    #[test]
+    fn the_platform_is_described() {
+        let text = platform(&Confidential {
+            role: "host".to_owned(),
+            vendor: "intel".to_owned(),
+            tdx: Some(control::Tdx {
+                enabled: true,
+                mktme_keyids: 16,
+                tdx_keyids: 32,
+                first_tdx_keyid: Some(17),
+            }),
+            sme: Some("absent".to_owned()),
+            movdir64b: true,
+            ..Confidential::default()
+        });
+        assert_eq!(
+            text,
+            "intel host, TDX enabled by the BIOS (32 TDX KeyIDs from 17 on, 16 MKTME KeyIDs), SME absent, MOVDIR64B"
+        );
     }
 }

@@ -1,11 +1,27 @@
 //! The answers against the examples of `docs/interfaces.md`.
 
 use super::*;
+use crate::confidential::platform::{Host, Platform, Role, SevGuest, Sme, TdxHost, Vendor};
 use crate::replace::timeline::{CoreFlush, Outcome, Phase, Timeline};
 use alloc::vec::Vec;
 use serde_json::Value;
 
 const DNS: [Ipv4Addr; 1] = [Ipv4Addr::new(10, 0, 2, 3)];
+
+const HOST: Platform = Platform {
+    vendor: Vendor::Intel,
+    hypervisor: false,
+    role: Role::Host(Host {
+        tdx: Some(TdxHost {
+            mktme_keyids: 63,
+            tdx_keyids: 0,
+        }),
+        sme: Sme::Absent,
+    }),
+    movdir64b: true,
+    wbnoinvd: true,
+    partial_write_erratum: true,
+};
 
 fn timeline() -> Timeline {
     let mut timeline = Timeline::new([1; 16], [2; 8], "1.0.0".to_string(), "1.1.0".to_string());
@@ -50,6 +66,7 @@ fn status<'a>(timeline: &'a Timeline, decision: &'a FlushDecision) -> Status<'a>
         },
         memory: Memory::new(counts, 10, 5),
         flush: Flush::new(FlushPolicy::Auto, decision),
+        confidential: Confidential::new(&HOST),
         network: Some(Network {
             mac: [0x52, 0x54, 0, 0x12, 0x34, 0x56],
             address: (Ipv4Addr::new(10, 0, 2, 15), 24),
@@ -120,6 +137,7 @@ fn the_texts_have_the_documented_form() {
     for place in [
         "/host_id",
         "/flush",
+        "/confidential",
         "/memory/chunk_bytes",
         "/cores",
         "/network/address",
@@ -190,4 +208,38 @@ fn the_other_answers_are_the_documented_ones() {
             "ab".repeat(16)
         )
     );
+}
+
+#[test]
+fn a_guest_has_neither_keys_nor_sme() {
+    let of = |role| {
+        let status = Confidential::new(&Platform { role, ..HOST });
+        serde_json::from_str::<Value>(&json(&status)).expect("JSON")
+    };
+    let tdx = of(Role::TdxGuest);
+    assert_eq!(tdx["role"], "tdx-guest");
+    assert!(tdx["tdx"].is_null() && tdx["sme"].is_null() && tdx["sev"].is_null());
+    let sev = of(Role::SevGuest(SevGuest {
+        encrypted_state: true,
+        nested_paging: false,
+    }));
+    assert_eq!(
+        (&sev["role"], &sev["sev"]),
+        (
+            &"sev-guest".into(),
+            &serde_json::json!({"es": true, "snp": false})
+        )
+    );
+    let enabled = of(Role::Host(Host {
+        tdx: Some(TdxHost {
+            mktme_keyids: 16,
+            tdx_keyids: 32,
+        }),
+        sme: Sme::Active,
+    }));
+    assert_eq!(
+        enabled["tdx"],
+        serde_json::json!({"enabled": true, "mktme_keyids": 16, "tdx_keyids": 32, "first_tdx_keyid": 17})
+    );
+    assert_eq!(enabled["sme"], "active");
 }
