@@ -43,6 +43,7 @@ fn two_cores() {
         ),
         (&"host".into(), &false.into(), &true.into())
     );
+    machine.wait_line("instar: serving generation=2 ");
     let lines = machine.said().matches("platform: ").count();
     assert_eq!(lines, 2, "each instar says once what the machine is");
 }

@@ -4,6 +4,7 @@ pub mod apic;
 mod core_id;
 pub mod current;
 mod fault;
+mod fixup;
 mod interrupt;
 pub mod pen;
 pub mod random;
@@ -14,6 +15,7 @@ pub mod stop;
 mod tables;
 pub mod time;
 pub mod vector;
+pub mod vmx;
 
 pub use core_id::{ApicId, CoreId, CoreSet, MAX_CORES};
 

@@ -58,7 +58,7 @@ pub(super) fn status(machine: &Machine) -> String {
             },
             memory: Memory::new(memory::counts(), heap_bytes, heap_used),
             flush: Flush::new(machine.options.flush, machine.flush_decision()),
-            confidential: Confidential::new(confidential::platform()),
+            confidential: Confidential::new(confidential::platform(), confidential::tdx_module()),
             network: configuration.as_ref().map(network),
             telemetry: Telemetry {
                 endpoint: machine.options.otel_endpoint.as_deref(),

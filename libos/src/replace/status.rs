@@ -43,7 +43,7 @@ pub struct Status<'a> {
     /// What happens to the caches before a jump.
     pub flush: Flush<'a>,
     /// What the machine encrypts.
-    pub confidential: Confidential,
+    pub confidential: Confidential<'a>,
     /// The network configuration; `None`: a lease ran out and there is no new one yet.
     pub network: Option<Network<'a>>,
     /// How the exporter gets on.

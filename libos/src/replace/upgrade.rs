@@ -13,7 +13,7 @@ use super::handover::{self, Handover, PARAMETER_BYTES};
 use super::machine::Machine;
 use super::stage::Staged;
 use super::timeline::{Outcome, Phase, Timeline};
-use crate::confidential::policy::HostFlush;
+use crate::confidential::{self, policy::HostFlush};
 use crate::cpu::{CoreId, registers::tsc, stop, time};
 use crate::device::{network, serial};
 use crate::memory;
@@ -35,6 +35,7 @@ pub(super) async fn replace(machine: &'static Machine, mut staged: Staged, mut t
     sink::replacement_begins(machine, &timeline);
     machine.network.stop_accepting();
     drain(machine).await;
+    confidential::leave_module();
     let problem = match prepare(machine, &mut staged, &timeline, quiesce) {
         Ok(boot_info) => {
             network::cut_off_others();

@@ -1,12 +1,12 @@
 //! Who sends: the attributes that every request carries (semantic conventions, "Resource").
 
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::names;
 use super::percent::hex;
 use super::proto::{AnyValue, KeyValue, Resource, Value};
-use crate::confidential::platform::Platform;
+use crate::confidential::{module::Module, platform::Platform};
 
 /// What distinguishes this instar. Only text that the machine's owner wrote, and identifiers.
 #[derive(Clone, Debug)]
@@ -27,6 +27,8 @@ pub struct Identity<'a> {
     pub host_id: &'a str,
     /// What the machine is.
     pub platform: &'a Platform,
+    /// What is known of the TDX module.
+    pub tdx_module: &'a Module,
     /// `OTEL_RESOURCE_ATTRIBUTES`, as [`super::config::resource_attributes`] decoded it.
     pub attributes: &'a [(String, String)],
 }
@@ -63,7 +65,7 @@ pub fn resource(identity: &Identity) -> Resource {
     text(names::IMAGE_NAME, identity.image_name);
     text(names::VCS_REVISION, identity.revision);
     attributes.push(KeyValue::new(names::GENERATION, identity.generation.into()));
-    attributes.extend(of_platform(identity.platform));
+    attributes.extend(of_platform(identity.platform, identity.tdx_module));
     for (name, value) in identity.attributes {
         if attributes.iter().all(|ours| ours.key != *name) {
             let value = Some(AnyValue {
@@ -79,7 +81,7 @@ pub fn resource(identity: &Identity) -> Resource {
 }
 
 /// What the machine is, as far as it is known: a guest has no keys to tell of.
-fn of_platform(platform: &Platform) -> Vec<KeyValue> {
+fn of_platform(platform: &Platform, module: &Module) -> Vec<KeyValue> {
     let mut attributes = Vec::new();
     let mut tell = |name, value: Value| attributes.push(KeyValue::new(name, value));
     tell(names::PLATFORM_ROLE, platform.role.name().into());
@@ -94,6 +96,14 @@ fn of_platform(platform: &Platform) -> Vec<KeyValue> {
             tell(names::TDX_KEYIDS, u64::from(tdx.tdx_keyids).into());
             if let Some(first) = tdx.first_tdx_keyid() {
                 tell(names::TDX_FIRST_KEYID, u64::from(first).into());
+            }
+            if tdx.is_enabled() {
+                let version = match (module.present, module.version) {
+                    (false, _) => "none".into(),
+                    (true, None) => "unknown".into(),
+                    (true, Some(version)) => Value::Text(version.to_string()),
+                };
+                tell(names::TDX_MODULE, version);
             }
         }
     }
@@ -124,6 +134,7 @@ pub fn uuid_text(uuid: &[u8; 16]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::confidential::module::Version;
     use crate::confidential::platform::{Host, Role, Sme, TdxHost, Vendor};
     use opentelemetry_proto::tonic::resource::v1::Resource as Official;
     use prost::Message;
@@ -143,6 +154,12 @@ mod tests {
         partial_write_erratum: true,
     };
 
+    static NO_MODULE: Module = Module {
+        present: false,
+        version: None,
+        why: String::new(),
+    };
+
     fn identity<'a>(attributes: &'a [(String, String)]) -> Identity<'a> {
         Identity {
             service_name: "",
@@ -153,6 +170,7 @@ mod tests {
             generation: 2,
             host_id: "52:54:00:12:34:56",
             platform: &HOST,
+            tdx_module: &NO_MODULE,
             attributes,
         }
     }
@@ -209,15 +227,38 @@ mod tests {
             "instar.mktme.keyids",
             "instar.tdx.keyids",
             "instar.tdx.first_keyid",
+            "instar.tdx.module",
         ];
         let told = |identity: &Identity| names.map(|name| get(&pairs(identity), name));
-        assert_eq!(told(&identity), ["host", "true", "absent", "16", "32", "17"]);
+        assert_eq!(
+            told(&identity),
+            ["host", "true", "absent", "16", "32", "17", "none"]
+        );
+        let module = |version| Module {
+            present: true,
+            version,
+            why: String::new(),
+        };
+        let version = Version {
+            major: 1,
+            minor: 5,
+            update: 6,
+            build: 744,
+        };
+        for (module, told_of) in [
+            (module(None), "unknown"),
+            (module(Some(version)), "1.5.06 build 744"),
+        ] {
+            let mut identity = identity.clone();
+            identity.tdx_module = &module;
+            assert_eq!(told(&identity)[6], told_of);
+        }
         let guest = Platform {
             role: Role::TdxGuest,
             ..HOST
         };
         identity.platform = &guest;
-        assert_eq!(told(&identity), ["tdx-guest", "true", "", "", "", ""]);
+        assert_eq!(told(&identity), ["tdx-guest", "true", "", "", "", "", ""]);
         let forged = [("instar.platform.role".to_string(), "host".to_string())];
         identity.attributes = &forged;
         assert_eq!(get(&pairs(&identity), "instar.platform.role"), "tdx-guest");

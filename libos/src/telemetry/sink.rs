@@ -90,6 +90,7 @@ pub(super) fn open(labels: Labels, undelivered: Vec<(Signal, Vec<u8>)>) {
         generation: identity().generation.into(),
         host_id: &host_id,
         platform: confidential::platform(),
+        tdx_module: confidential::tdx_module(),
         attributes: &attributes,
     });
     let mut exporter = Exporter::new(Limits::default(), Policy::default(), random::number());
@@ -223,6 +224,7 @@ pub(crate) fn replacement_committed(machine: &Machine, predecessor: &Handover, t
             generation: predecessor.generation.into(),
             host_id: &sink.host_id,
             platform: confidential::platform(),
+            tdx_module: confidential::tdx_module(),
             attributes: &sink.attributes,
         });
         let late = [Phase::Quiesce, Phase::Stop, Phase::Flush, Phase::Jump];

@@ -6,6 +6,7 @@ use super::names::{self, Kind};
 use super::resource::{Identity, resource, uuid_v4};
 use super::span::{Event, Outcome, Span, SpanId, TraceId, traceparent};
 use super::{Resource, logs, metrics, span};
+use crate::confidential::module::Module;
 use crate::confidential::platform::{Platform, Role, Vendor};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
@@ -37,6 +38,7 @@ fn instar(generation: u64) -> Resource {
             wbnoinvd: false,
             partial_write_erratum: false,
         },
+        tdx_module: &Module::absent(&""),
         attributes: &[],
     })
 }

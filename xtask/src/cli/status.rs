@@ -1,6 +1,6 @@
 //! `status`.
 
-use crate::control::{self, Confidential, Status};
+use crate::control::{self, Confidential, Status, TdxModule};
 use crate::exit::Exit;
 use crate::http::Limits;
 use crate::timeline;
@@ -86,6 +86,7 @@ fn describe(status: &Status) -> String {
     line("flush", format!("{}: {will} ({})", flush.policy, flush.why));
     if let Some(confidential) = &status.confidential {
         line("platform", platform(confidential));
+        line("tdx module", tdx_module(&confidential.tdx_module));
     }
     let network = &status.network;
     let or = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".to_owned());
@@ -173,6 +174,14 @@ fn platform(confidential: &Confidential) -> String {
     words.join(", ")
 }
 
+fn tdx_module(module: &TdxModule) -> String {
+    match &module.version {
+        Some(version) => version.clone(),
+        None if module.present => format!("of unknown version ({})", module.why),
+        None => format!("none ({})", module.why),
+    }
+}
+
 fn seconds(ns: u64) -> String {
     format!("{}.{:03} s", ns / 1_000_000_000, ns / 1_000_000 % 1000)
 }
@@ -210,6 +219,13 @@ mod tests {
             movdir64b: true,
             ..Confidential::default()
         });
+        let mut module = TdxModule {
+            why: "SEAMCALL is not known here (#UD)".to_owned(),
+            ..TdxModule::default()
+        };
+        assert_eq!(tdx_module(&module), "none (SEAMCALL is not known here (#UD))");
+        (module.present, module.version) = (true, Some("1.5.06 build 744".to_owned()));
+        assert_eq!(tdx_module(&module), "1.5.06 build 744");
         assert_eq!(
             text,
             "intel host, TDX enabled by the BIOS (32 TDX KeyIDs from 17 on, 16 MKTME KeyIDs), SME absent, MOVDIR64B"

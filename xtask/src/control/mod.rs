@@ -4,7 +4,7 @@ mod status;
 
 pub use status::{
     Accepted, Chunks, Confidential, CoreFlush, Cores, FlushStatus, Heap, ImageStatus, Memory, Network,
-    Replacement, Sev, Span, Staged, Status, Tdx, Telemetry,
+    Replacement, Sev, Span, Staged, Status, Tdx, TdxModule, Telemetry,
 };
 
 use crate::exit::{Exit, Failure};

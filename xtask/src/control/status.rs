@@ -150,6 +150,20 @@ pub struct Confidential {
     pub wbnoinvd: bool,
     /// A partial write to a TDX private page poisons it.
     pub partial_write_erratum: bool,
+    /// What is known of the TDX module.
+    pub tdx_module: TdxModule,
+}
+
+/// What is known of the TDX module.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct TdxModule {
+    /// One answered.
+    pub present: bool,
+    /// Which, if it told.
+    pub version: Option<String>,
+    /// How this is known.
+    pub why: String,
 }
 
 /// How the BIOS divided the KeyIDs.

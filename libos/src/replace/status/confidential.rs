@@ -1,12 +1,15 @@
 //! What the machine encrypts, in the status.
 
+use alloc::string::{String, ToString};
+
 use serde::Serialize;
 
+use crate::confidential::module::Module;
 use crate::confidential::platform::{Platform, Role};
 
 /// What this machine is: host or confidential guest.
 #[derive(Clone, Debug, Serialize)]
-pub struct Confidential {
+pub struct Confidential<'a> {
     role: &'static str,
     vendor: &'static str,
     hypervisor: bool,
@@ -16,6 +19,14 @@ pub struct Confidential {
     movdir64b: bool,
     wbnoinvd: bool,
     partial_write_erratum: bool,
+    tdx_module: TdxModule<'a>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct TdxModule<'a> {
+    present: bool,
+    version: Option<String>,
+    why: &'a str,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -32,10 +43,10 @@ struct Sev {
     snp: bool,
 }
 
-impl Confidential {
+impl<'a> Confidential<'a> {
     /// From what was found.
     #[must_use]
-    pub fn new(platform: &Platform) -> Self {
+    pub fn new(platform: &Platform, module: &'a Module) -> Self {
         let host = platform.host();
         Self {
             role: platform.role.name(),
@@ -58,6 +69,11 @@ impl Confidential {
             movdir64b: platform.movdir64b,
             wbnoinvd: platform.wbnoinvd,
             partial_write_erratum: platform.partial_write_erratum,
+            tdx_module: TdxModule {
+                present: module.present,
+                version: module.version.map(|version| version.to_string()),
+                why: &module.why,
+            },
         }
     }
 }
