@@ -4,5 +4,6 @@ pub mod acpi;
 mod msix;
 pub mod network;
 pub mod pci;
+pub mod pic;
 pub mod serial;
 mod virtio;

@@ -59,13 +59,23 @@ fn put(uart: &mut Uart16550<PioBackend>, text: fmt::Arguments<'_>) {
         fn write_str(&mut self, text: &str) -> fmt::Result {
             for byte in text.bytes() {
                 if byte == b'\n' {
-                    self.0.send_bytes_exact(b"\r");
+                    send(self.0, b'\r');
                 }
-                self.0.send_bytes_exact(&[byte]);
+                send(self.0, byte);
             }
             Ok(())
         }
     }
     // Writing to the UART does not fail.
     let _ = Newlines(uart).write_fmt(format_args!("{text}\n"));
+}
+
+/// Waits for room, and sends one byte. A look at a port takes much longer than an instruction, most of all where an emulator
+/// answers it, and a byte takes 87 us: it is not looked at all the time.
+fn send(uart: &mut Uart16550<PioBackend>, byte: u8) {
+    while uart.try_send_byte(byte).is_err() {
+        for _ in 0..64 {
+            core::hint::spin_loop();
+        }
+    }
 }
