@@ -4,7 +4,7 @@ use core::fmt::{self, Write};
 
 use spin::Mutex;
 use uart_16550::backend::PioBackend;
-use uart_16550::{Config, Uart16550};
+use uart_16550::{BaudRate, Config, Uart16550};
 use x86_64::instructions::port::Port;
 
 const COM1: u16 = 0x3f8;
@@ -17,7 +17,11 @@ pub fn init() {
     let Ok(mut uart) = (unsafe { Uart16550::new_port(COM1) }) else {
         return;
     };
-    if uart.init(Config::default()).is_ok() {
+    let config = Config {
+        baud_rate: BaudRate::Baud115200,
+        ..Config::default()
+    };
+    if uart.init(config).is_ok() {
         *LINE.lock() = Some(uart);
     }
 }
