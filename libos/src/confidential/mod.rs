@@ -4,7 +4,7 @@ pub mod module;
 pub mod platform;
 pub mod policy;
 
-use log::{info, warn};
+use log::{Level, info, log, warn};
 
 use crate::cpu::{ThisCore, vmx};
 use module::{Left, Module};
@@ -49,7 +49,7 @@ pub(crate) fn announce() {
 }
 
 /// Leaves the TDX module, so that the next image finds none of its memory in use. Called by one core while this instar still
-/// serves, before the caches are written back; takes as long as the module needs. If it fails the module stays as it is, and
+/// serves, before private pages are reset and caches written back; takes as long as the module needs. If it fails the module stays as it is, and
 /// whoever replaces this instar decides what that means for the memory that was given away.
 pub(crate) fn leave_module() -> Left {
     if module::not_to_be_asked(platform()).is_some() {
@@ -66,11 +66,13 @@ pub(crate) fn leave_module() -> Left {
             }
         }
     };
-    if left.may_hold_memory() {
-        warn!("{left}; VMX is off on {Off}");
-    } else {
-        info!("{left}; VMX is off on {Off}");
-    }
+    let level = match left {
+        // Nobody asked, and a line takes milliseconds.
+        Left::NoModule => Level::Debug,
+        left if left.may_hold_memory() => Level::Warn,
+        _ => Level::Info,
+    };
+    log!(level, "{left}; VMX is off on {Off}");
     left
 }
 

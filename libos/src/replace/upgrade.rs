@@ -33,9 +33,10 @@ pub(super) async fn replace(machine: &'static Machine, mut staged: Staged, mut t
     info!("replacing {} by {}", timeline.from, timeline.to);
     let quiesce = time::now();
     sink::replacement_begins(machine, &timeline);
+    // Not part of the blackout: the module takes what time it needs.
+    confidential::leave_module();
     machine.network.stop_accepting();
     drain(machine).await;
-    confidential::leave_module();
     let problem = match prepare(machine, &mut staged, &timeline, quiesce) {
         Ok(boot_info) => {
             network::cut_off_others();

@@ -132,7 +132,10 @@ impl Bochs {
         }
         let disk = files.at("disk.iso");
         let (first_stage, image) = (config.first_stage.display(), config.image.display());
-        text += &format!("# {disk}: GRUB, {first_stage}, {image}\n# command line: {}\n", config.image_command_line());
+        text += &format!(
+            "# {disk}: GRUB, {first_stage}, {image}\n# command line: {}\n",
+            config.image_command_line()
+        );
         text + &command_line(files)
     }
 
@@ -144,7 +147,12 @@ impl Bochs {
             fs::write(&path, content).with_context(|| format!("could not write {path}"))?;
         }
         let disk = files.0.join("disk.iso");
-        disk::make(&disk, &config.first_stage, &config.image, &config.image_command_line())?;
+        disk::make(
+            &disk,
+            &config.first_stage,
+            &config.image,
+            &config.image_command_line(),
+        )?;
         let mut command = Command::new(BOCHS);
         command
             .args(Self::arguments(&files))
@@ -181,7 +189,9 @@ fn command_line(files: &Files) -> String {
 }
 
 fn bochsrc(config: &Config, files: &Files) -> String {
-    let Config { cores, memory_mib, .. } = config;
+    let Config {
+        cores, memory_mib, ..
+    } = config;
     let flushes: String = (0..*cores).map(|core| format!(", cpu{core}=report")).collect();
     let (msrs, network, disk) = (files.at("msrs"), files.at("slirp.conf"), files.at("disk.iso"));
     let (serial, log) = (files.at("serial"), files.at("bochs.log"));
