@@ -113,6 +113,7 @@ impl Seen {
 /// # Errors
 /// If it gives none.
 pub fn first_answer(machine: &mut Machine) -> Result<Duration> {
+    machine.wait_for_network(BOOT)?;
     let client = EchoClient::start(machine.addresses().echo, Duration::from_millis(1))
         .context("could not start the echo client")?;
     let deadline = Instant::now() + BOOT;
