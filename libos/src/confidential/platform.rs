@@ -1,6 +1,6 @@
 //! What memory encryption this machine has, and on which side of it we stand.
 //!
-//! Nobody outside this crate makes a [`Platform`]: it comes from [`super::platform`], which has asked the processor. So the
+//! Nobody outside this crate makes a [`Platform`]: it comes from [`super::platform()`], which has asked the processor. So the
 //! right to flush ([`super::policy::HostFlush`]), for which a [`Host`] is needed, is out of a guest's reach:
 //!
 //! ```

@@ -55,7 +55,7 @@ impl Seamcall for Script {
                     0x0800_0001_0000_0003 => 5,
                     0x0800_0001_0000_0005 => 6,
                     0x8800_0001_0000_0002 => 744,
-                    _ => return Ok(registers.rax = 0xc000_0c00_0000_0000),
+                    field => panic!("there is no field {field:#x}"),
                 };
                 registers.rax = self.read;
             }
