@@ -1,6 +1,6 @@
 //! The TDX module: whether there is one, which, and how it is left.
 //!
-//! Pure: the calls go through [`Seamcall`], so that the tests can play any module. Numbers are from the Intel TDX Module ABI
+//! Pure: the calls go through `Seamcall`, so that the tests can play any module. Numbers are from the Intel TDX Module ABI
 //! Specification, "Host-Side (SEAMCALL) Interface Functions", "Interface Function Completion Status Codes" and its
 //! `global_metadata.json`; compared with the module's source (github.com/intel/tdx-module: `tdx_error_codes_defs.h`,
 //! `global_sys_fields_lookup.h`, `tdx_vmm_dispatcher.c`). SYS.DISABLE is not in that source: its number, and which
@@ -14,26 +14,26 @@ use super::platform::Platform;
 /// What a SEAMCALL reads and writes: RAX, RCX, RDX, R8 to R11. RAX is the leaf before, the completion status after.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Registers {
+pub(crate) struct Registers {
     /// Leaf, then completion status.
-    pub rax: u64,
+    pub(crate) rax: u64,
     /// First operand.
-    pub rcx: u64,
+    pub(crate) rcx: u64,
     /// Second operand.
-    pub rdx: u64,
+    pub(crate) rdx: u64,
     /// Third operand.
-    pub r8: u64,
+    pub(crate) r8: u64,
     /// Fourth operand.
-    pub r9: u64,
+    pub(crate) r9: u64,
     /// Fifth operand.
-    pub r10: u64,
+    pub(crate) r10: u64,
     /// Sixth operand.
-    pub r11: u64,
+    pub(crate) r11: u64,
 }
 
 /// A SEAMCALL that did not reach a module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SeamcallFault {
+pub(crate) enum SeamcallFault {
     /// The processor does not know the instruction, or is not in VMX root operation.
     #[error("SEAMCALL is not known here (#UD)")]
     UndefinedInstruction,
@@ -46,7 +46,7 @@ pub enum SeamcallFault {
 }
 
 /// How to call the module. The core is in VMX root operation.
-pub trait Seamcall {
+pub(crate) trait Seamcall {
     /// Calls the leaf in RAX.
     ///
     /// # Errors
@@ -135,7 +135,7 @@ pub struct Module {
 impl Module {
     /// There is none, or none that could be asked.
     #[must_use]
-    pub fn absent(why: &impl ToString) -> Self {
+    pub(crate) fn absent(why: &impl ToString) -> Self {
         Self {
             present: false,
             version: None,
@@ -157,7 +157,7 @@ impl fmt::Display for Module {
 
 /// Why this machine has no module that could be asked, if so. A SEAMCALL in a guest would not reach one of its own.
 #[must_use]
-pub fn not_to_be_asked(platform: &Platform) -> Option<&'static str> {
+pub(crate) fn not_to_be_asked(platform: &Platform) -> Option<&'static str> {
     match platform.host() {
         None => Some("not asked: this is a confidential guest"),
         Some(host) if !host.tdx.is_some_and(|tdx| tdx.is_enabled()) => {
@@ -168,7 +168,7 @@ pub fn not_to_be_asked(platform: &Platform) -> Option<&'static str> {
 }
 
 /// Asks whether a module is there, and which.
-pub fn query(seam: &mut impl Seamcall) -> Module {
+pub(crate) fn query(seam: &mut impl Seamcall) -> Module {
     let mut version = || {
         Ok(Version {
             major: read(seam, MAJOR_VERSION)?,
@@ -270,7 +270,7 @@ const MOST_INTERRUPTIONS: u32 = 1_000_000;
 const MOST_BUSY: u32 = 100_000;
 
 /// Disables the module. No TD may be running, and no other core may call the module meanwhile.
-pub fn disable(seam: &mut impl Seamcall) -> Left {
+pub(crate) fn disable(seam: &mut impl Seamcall) -> Left {
     let (mut interruptions, mut busy) = (0, 0);
     loop {
         let mut registers = Registers {

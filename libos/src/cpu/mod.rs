@@ -15,7 +15,7 @@ pub mod stop;
 mod tables;
 pub mod time;
 pub mod vector;
-pub mod vmx;
+pub(crate) mod vmx;
 
 pub use core_id::{ApicId, CoreId, CoreSet, MAX_CORES};
 

@@ -1,4 +1,6 @@
 //! VMX operation of one core, which a SEAMCALL needs (Intel SDM vol. 3, sections 24.7 and 24.8), and the SEAMCALL itself.
+//!
+//! Not for applications: a SEAMCALL can take memory away from whoever uses it.
 
 use alloc::boxed::Box;
 use core::arch::naked_asm;
@@ -15,7 +17,7 @@ use crate::confidential::module::{Registers, Seamcall, SeamcallFault};
 
 /// Why a core did not enter VMX operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum VmxError {
+pub(crate) enum VmxError {
     /// CPUID 1, ECX bit 5 is clear.
     #[error("the processor has no VMX")]
     Missing,
@@ -39,7 +41,7 @@ const OUTSIDE_SMX: u64 = 1 << 2;
 struct Region([u32; 1024]);
 
 /// This core is in VMX root operation, until this is dropped. Bound to the core: it is not `Send`.
-pub struct Operation {
+pub(crate) struct Operation {
     _region: Box<Region>,
     _not_send: PhantomData<*const ()>,
 }
@@ -50,7 +52,7 @@ impl Operation {
     ///
     /// # Errors
     /// See [`VmxError`]; the core is then as before.
-    pub fn enter() -> Result<Self, VmxError> {
+    pub(crate) fn enter() -> Result<Self, VmxError> {
         if core::arch::x86_64::__cpuid(1).ecx & (1 << 5) == 0 {
             return Err(VmxError::Missing);
         }
@@ -95,7 +97,7 @@ impl Seamcall for Operation {
 static ON: AtomicU64 = AtomicU64::new(0);
 
 /// The cores that are in VMX operation.
-pub fn cores_on() -> CoreSet {
+pub(crate) fn cores_on() -> CoreSet {
     CoreSet::from_bits(ON.load(Ordering::SeqCst))
 }
 
@@ -104,14 +106,14 @@ fn this_core() -> u64 {
 }
 
 /// Whether this core is in VMX operation, or about to be.
-pub fn is_on() -> bool {
+pub(crate) fn is_on() -> bool {
     Cr4::read_raw() & Cr4Flags::VIRTUAL_MACHINE_EXTENSIONS.bits() != 0
 }
 
 /// Leaves VMX operation if this core is in it. For the stop path: allocates nothing, and may interrupt anything, even
 /// itself, since the processor's own bit tells whether there is something to leave, and a second VMXOFF is a fault that is
 /// expected.
-pub fn leave_if_on() {
+pub(crate) fn leave_if_on() {
     without_interrupts(|| {
         if is_on() {
             // SAFETY: leaving VMX operation changes nothing for code that makes no use of it; outside, it is a #UD that is
