@@ -55,8 +55,9 @@ impl RigOptions {
             }
             RigName::Bochs if machine.is_some() || accel.is_some() => {
                 let option = if machine.is_some() { "--machine" } else { "--accel" };
-                refuse(option, "bochs")
-                    .map_err(|failure| failure.hint("it is an option of QEMU's; Bochs is one kind of machine, and interprets"))?
+                refuse(option, "bochs").map_err(|failure| {
+                    failure.hint("it is an option of QEMU's; Bochs is one kind of machine, and interprets")
+                })?
             }
             RigName::Bochs => {
                 let default = Bochs::default();
@@ -136,10 +137,19 @@ mod tests {
 
     #[test]
     fn what_a_rig_does_not_have_is_refused() {
-        let (qemu, bochs) = (RigOptions::default(), RigOptions { rig: RigName::Bochs, tdx_keyids: None });
+        let (qemu, bochs) = (
+            RigOptions::default(),
+            RigOptions {
+                rig: RigName::Bochs,
+                tdx_keyids: None,
+            },
+        );
         assert_eq!(qemu.rig().expect("QEMU"), Rig::default());
         assert_eq!(bochs.rig().expect("Bochs"), Rig::Bochs(Bochs { tdx_keyids: 32 }));
-        let keyids = RigOptions { tdx_keyids: Some(2), ..qemu };
+        let keyids = RigOptions {
+            tdx_keyids: Some(2),
+            ..qemu
+        };
         for (refused, option) in [
             (keyids.rig(), "--tdx-keyids"),
             (bochs.with(Some(Kind::Q35), None), "--machine"),
