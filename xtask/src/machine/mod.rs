@@ -230,9 +230,9 @@ impl Machine {
         self.emulator.log.as_deref()
     }
 
-    /// What the emulator is called.
-    pub fn emulator(&self) -> &'static str {
-        self.rig.name()
+    /// Who plays it.
+    pub fn rig(&self) -> &Rig {
+        &self.rig
     }
 
     /// What the emulator itself said so far.
