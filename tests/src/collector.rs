@@ -23,6 +23,8 @@ pub struct Span {
     pub name: String,
     /// The instar that reported it.
     pub generation: i64,
+    /// What that one says the machine is.
+    pub role: String,
     /// Since 1970.
     pub start_ns: u64,
     /// Since 1970.
@@ -168,6 +170,7 @@ fn spans(request: &ExportTraceServiceRequest) -> Vec<Span> {
             .as_ref()
             .map_or(&[][..], |resource| &resource.attributes);
         let generation = integer(attributes, "instar.generation").unwrap_or_default();
+        let role = text(attributes, "instar.platform.role").unwrap_or_default();
         spans.extend(
             resource
                 .scope_spans
@@ -177,6 +180,7 @@ fn spans(request: &ExportTraceServiceRequest) -> Vec<Span> {
                     trace: span.trace_id.iter().map(|byte| format!("{byte:02x}")).collect(),
                     name: span.name.clone(),
                     generation,
+                    role: role.clone(),
                     start_ns: span.start_time_unix_nano,
                     end_ns: span.end_time_unix_nano,
                 }),
@@ -186,9 +190,20 @@ fn spans(request: &ExportTraceServiceRequest) -> Vec<Span> {
 }
 
 fn integer(attributes: &[KeyValue], key: &str) -> Option<i64> {
-    let found = attributes.iter().find(|attribute| attribute.key == key)?;
-    match found.value.as_ref()?.value.as_ref()? {
+    match value(attributes, key)? {
         Value::IntValue(value) => Some(*value),
         _ => None,
     }
+}
+
+fn text(attributes: &[KeyValue], key: &str) -> Option<String> {
+    match value(attributes, key)? {
+        Value::StringValue(value) => Some(value.clone()),
+        _ => None,
+    }
+}
+
+fn value<'a>(attributes: &'a [KeyValue], key: &str) -> Option<&'a Value> {
+    let found = attributes.iter().find(|attribute| attribute.key == key)?;
+    found.value.as_ref()?.value.as_ref()
 }

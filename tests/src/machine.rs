@@ -1,4 +1,4 @@
-//! A machine: an emulator that boots an image, with forwarded ports and a serial line that is read along.
+//! A machine: an emulator, QEMU or Bochs, that boots an image, with forwarded ports and a serial line that is read along.
 //!
 //! Nothing here waits for time to pass: it waits for a line or for an answer, with a generous deadline.
 
@@ -10,16 +10,18 @@ use std::{
     io,
     net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     sync::Arc,
     thread,
     time::Duration,
 };
+use xtask::machine::{KillOnDrop, disk};
 
+mod bochs;
 mod control;
-mod disk;
 mod serial;
 
+pub use bochs::Bochs;
 pub use control::Replaced;
 
 /// The longest that booting or replacing may take, on the slowest computer that tests should pass on.
@@ -36,7 +38,7 @@ pub enum Firmware {
     GrubUefi,
 }
 
-/// How a machine is made.
+/// How a machine of QEMU's is made.
 #[derive(Clone, Debug)]
 pub struct Setup {
     /// How many cores.
@@ -71,8 +73,9 @@ impl Default for Setup {
 
 /// A running machine; dropping it ends it. When a test fails, what the machine said is printed.
 pub struct Machine {
-    emulator: Child,
+    emulator: KillOnDrop,
     serial: Arc<Serial>,
+    rig_log: Option<PathBuf>,
     /// TCP, the application's HTTP.
     pub http: SocketAddr,
     /// UDP, the application's echo.
@@ -136,13 +139,11 @@ impl Setup {
             .stderr(Stdio::inherit())
             .spawn()
             .expect("qemu-system-x86_64 starts (Debian: apt-get install qemu-system-x86)");
-        let serial = Arc::new(Serial::default());
         let output = emulator.stdout.take().expect("it is piped");
-        let reader = Arc::clone(&serial);
-        thread::spawn(move || reader.read(output));
         Machine {
-            emulator,
-            serial,
+            emulator: KillOnDrop::new(emulator),
+            serial: Serial::of(output),
+            rig_log: None,
             http,
             echo,
             control,
@@ -164,7 +165,8 @@ impl Setup {
             Firmware::GrubBios => &[],
             Firmware::GrubUefi => &["-bios", "/usr/share/ovmf/OVMF.fd"],
         };
-        let disk = disk::make(prepared, &self.append);
+        let disk = scratch("grub.iso");
+        disk::make(&disk, &prepared.first_stage, &prepared.old_path, &self.append).expect("a boot medium");
         firmware
             .iter()
             .map(OsString::from)
@@ -207,8 +209,7 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        let _ = self.emulator.kill();
-        let _ = self.emulator.wait();
+        self.emulator.kill();
         if thread::panicking() {
             eprintln!("--- what the machine said ---\n{}---", self.said());
         }

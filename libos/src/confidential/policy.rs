@@ -48,7 +48,22 @@ impl FlushPolicy {
 ///
 /// What flushes asks for one. In a TD, WBINVD raises #VE (Intel TDX Module Base Specification, "Instructions that cause
 /// a #VE"); in an SEV-ES guest, #VC (AMD64 Architecture Programmer's Manual, volume 2, 15.35). Neither has a handler
-/// on the stop path, so that path must be out of a guest's reach.
+/// on the stop path, so that path must be out of a guest's reach. Nobody else can make one:
+///
+/// ```
+/// use libos::confidential::policy::{FlushDecision, HostFlush};
+/// fn permit(decision: &FlushDecision) -> Option<HostFlush> {
+///     decision.permit()
+/// }
+/// ```
+/// ```compile_fail,E0423
+/// use libos::confidential::policy::HostFlush;
+/// let forged: HostFlush = HostFlush(());
+/// ```
+/// ```compile_fail,E0624
+/// use libos::confidential::policy::HostFlush;
+/// let forged = HostFlush::on;
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostFlush(());
 

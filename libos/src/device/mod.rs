@@ -5,5 +5,6 @@ mod e1000;
 mod msix;
 pub mod network;
 pub mod pci;
+pub mod pic;
 pub mod serial;
 mod virtio;

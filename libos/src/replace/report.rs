@@ -4,7 +4,10 @@ use alloc::string::String;
 
 use super::machine::{Activity, Machine};
 use super::stage::Staged;
-use super::status::{self, Cores, Flush, Image, Memory, Network, Origin, State, Status, Telemetry};
+use super::status::{
+    self, Confidential, Cores, Flush, Image, Memory, Network, Origin, State, Status, Telemetry,
+};
+use crate::confidential;
 use crate::cpu::{current, time};
 use crate::memory;
 use crate::net::{self, Configuration};
@@ -55,6 +58,7 @@ pub(super) fn status(machine: &Machine) -> String {
             },
             memory: Memory::new(memory::counts(), heap_bytes, heap_used),
             flush: Flush::new(machine.options.flush, machine.flush_decision()),
+            confidential: Confidential::new(confidential::platform(), confidential::tdx_module()),
             network: configuration.as_ref().map(network),
             telemetry: Telemetry {
                 endpoint: machine.options.otel_endpoint.as_deref(),

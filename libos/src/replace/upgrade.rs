@@ -14,7 +14,7 @@ use super::handover::{self, Handover, PARAMETER_BYTES};
 use super::machine::Machine;
 use super::stage::Staged;
 use super::timeline::{Outcome, Phase, Timeline};
-use crate::confidential::policy::HostFlush;
+use crate::confidential::{self, policy::HostFlush};
 use crate::cpu::{CoreId, registers::tsc, stop, time};
 use crate::device::{network, serial};
 use crate::memory;
@@ -33,6 +33,8 @@ const LINGER: Duration = Duration::from_millis(5);
 pub(super) async fn replace(machine: &'static Machine, mut staged: Staged, mut timeline: Timeline) {
     info!("replacing {} by {}", timeline.from, timeline.to);
     sink::replacement_begins(machine, &timeline);
+    // Not part of the blackout: the module takes what time it needs.
+    confidential::leave_module();
     if let Some(permit) = machine.flush_decision().permit() {
         let start = time::now();
         timeline.early_flushes = early_flush::run(machine.options.early_flush, permit).await;

@@ -17,7 +17,7 @@ use log::warn;
 
 use crate::command_line::CommandLine;
 use crate::cpu::{ApicId, CoreId, apic, current, pen::Pen, registers, smp, stop, time};
-use crate::device::{acpi, serial};
+use crate::device::{acpi, pic, serial};
 use crate::memory;
 use crate::memory::chunks::{ChunkMap, Owner};
 use crate::replace::handover::{self, Essentials};
@@ -34,6 +34,7 @@ extern "C" fn boot(raw: &'static RawBootInfo, _core: u32) -> ! {
     logger::init(options.log);
     let predecessor = predecessor(&parameters);
 
+    pic::silence();
     let apic_base = apic::detect();
     let apics = match &predecessor {
         Some(handover) => handover.cores.iter().map(|core| ApicId(core.apic_id)).collect(),

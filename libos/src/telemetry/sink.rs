@@ -14,6 +14,7 @@ use super::queue::Limits;
 use super::resource::{Identity, resource};
 use super::span::{self, SpanId, TraceId};
 use super::{Resource, Signal, logs, metrics, names};
+use crate::confidential;
 use crate::cpu::{current, random, time};
 use crate::memory;
 use crate::net::Notify;
@@ -88,6 +89,8 @@ pub(super) fn open(labels: Labels, undelivered: Vec<(Signal, Vec<u8>)>) {
         instance_id: identity().instance_id,
         generation: identity().generation.into(),
         host_id: &host_id,
+        platform: confidential::platform(),
+        tdx_module: confidential::tdx_module(),
         attributes: &attributes,
     });
     let mut exporter = Exporter::new(Limits::default(), Policy::default(), random::number());
@@ -222,6 +225,8 @@ pub(crate) fn replacement_committed(machine: &Machine, predecessor: &Handover, t
             instance_id: predecessor.predecessor.instance_id,
             generation: predecessor.generation.into(),
             host_id: &sink.host_id,
+            platform: confidential::platform(),
+            tdx_module: confidential::tdx_module(),
             attributes: &sink.attributes,
         });
         let late = [

@@ -14,7 +14,7 @@ use protocol::{NotStopped, Protocol, Stopper};
 use super::core_id::{CoreId, CoreSet};
 use super::pen::Pen;
 use super::registers::tsc;
-use super::{apic, current, smp, time, vector};
+use super::{apic, current, smp, time, vector, vmx};
 use crate::confidential::policy::{HostFlush, PermitCell};
 
 static PEN: spin::Once<Pen> = spin::Once::new();
@@ -76,6 +76,8 @@ impl protocol::Cores for ThisMachine {
             slot.flush_start.store(flush.start, Ordering::Relaxed);
             slot.flush_end.store(flush.end, Ordering::Relaxed);
         }
+        // The next image may not find a core in VMX operation whose region it knows nothing of.
+        vmx::leave_if_on();
     }
 
     fn is_parked(&self, core: CoreId) -> bool {
