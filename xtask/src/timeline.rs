@@ -1,13 +1,14 @@
 //! A replacement's timeline, drawn for people.
 
-use crate::control::{Replacement, Span};
+use crate::control::{CoreFlush, Replacement, Span};
 use std::fmt::Write as _;
 
 /// The phases in their order.
-pub const PHASES: [&str; 9] = [
+pub const PHASES: [&str; 10] = [
     "receive",
     "verify",
     "stage",
+    "early_flush",
     "quiesce",
     "stop",
     "flush",
@@ -17,7 +18,7 @@ pub const PHASES: [&str; 9] = [
 ];
 
 /// How many of [`PHASES`] happen while the predecessor still serves.
-const SERVING: usize = 3;
+const SERVING: usize = 4;
 
 /// How wide the bars' field is, in characters.
 const WIDTH: usize = 40;
@@ -46,7 +47,19 @@ pub fn draw(replacement: &Replacement) -> String {
         "from the order to the successor's first answer",
         &rows(replacement, blackout),
     );
-    flushes(&mut text, replacement);
+    if replacement.flush.is_empty() {
+        text.push_str("  caches: not flushed, by the policy\n");
+    }
+    flushes(
+        &mut text,
+        "caches written back and invalidated early, while serving",
+        &replacement.early_flush,
+    );
+    flushes(
+        &mut text,
+        "caches written back and invalidated in the stop",
+        &replacement.flush,
+    );
     text
 }
 
@@ -107,18 +120,13 @@ fn group(text: &mut String, title: &str, rows: &[Row]) {
     }
 }
 
-fn flushes(text: &mut String, replacement: &Replacement) {
-    if replacement.flush.is_empty() {
-        text.push_str("  caches: not flushed, by the policy\n");
+fn flushes(text: &mut String, title: &str, flushes: &[CoreFlush]) {
+    if flushes.is_empty() {
         return;
     }
-    text.push_str("  caches written back and invalidated\n");
-    let longest = replacement
-        .flush
-        .iter()
-        .map(|flush| ms(flush.ns))
-        .fold(0.0, f64::max);
-    for flush in &replacement.flush {
+    _ = writeln!(text, "  {title}");
+    let longest = flushes.iter().map(|flush| ms(flush.ns)).fold(0.0, f64::max);
+    for flush in flushes {
         let took = ms(flush.ns);
         let cycles = format!("{} cycles", flush.cycles);
         let bar = bar(0.0, took, longest);
@@ -180,7 +188,6 @@ pub fn duration(ms: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::CoreFlush;
 
     #[test]
     fn bars_fit_their_field_and_are_never_invisible() {

@@ -255,6 +255,8 @@ pub struct Replacement {
     pub blackout_ms: Option<f64>,
     /// Each core's flush; empty if nothing was flushed.
     pub flush: Vec<CoreFlush>,
+    /// The same while the predecessor still served.
+    pub early_flush: Vec<CoreFlush>,
     /// The phases on the machine's clock.
     pub spans: Vec<Span>,
 }

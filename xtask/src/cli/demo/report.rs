@@ -78,6 +78,7 @@ pub(super) fn json(outcome: &Outcome<'_>) -> Value {
         },
         "cores": seen.after.cores.online,
         "flush": replacement.map(|told| &told.flush),
+        "early_flush": replacement.map(|told| &told.early_flush),
         "phases_ms": phases,
         "blackout_ms": {
             "outside": seen.blackout().map(|gap| gap.length_ms()),

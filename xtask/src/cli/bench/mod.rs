@@ -1,5 +1,8 @@
 //! `bench`: the figures, as medians with their spread.
 
+mod flush;
+
+use crate::control::Replacement;
 use crate::exit::{Exit, exit_of};
 use crate::install;
 use crate::machine::{Builder, Flush, Machine, QEMU};
@@ -7,7 +10,7 @@ use crate::scene::{self, Cast};
 use crate::stats::Spread;
 use crate::timeline::duration;
 use anyhow::{Context, Result};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use std::fs;
@@ -24,8 +27,21 @@ const ENOUGH: u32 = 64;
 /// Where the search for the least memory gives up, in MiB.
 const TOO_MUCH: u32 = 4096;
 
+/// What is measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Subject {
+    /// The main job: boot, upgrade under load
+    #[default]
+    Upgrade,
+    /// What writing back the caches costs: not at all, in the stop, and early, one by one and all at once
+    Flush,
+}
+
 #[derive(Args)]
 pub(super) struct Options {
+    /// What is measured
+    #[arg(value_enum, default_value_t)]
+    subject: Subject,
     /// How often each figure is measured
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     runs: u32,
@@ -35,7 +51,7 @@ pub(super) struct Options {
     /// How much memory, but for the search for the least
     #[arg(long, value_name = "M", default_value = "256M", value_parser = crate::machine::parse_memory)]
     memory: u32,
-    /// When caches are flushed
+    /// When caches are flushed (`bench upgrade`)
     #[arg(long, value_enum, default_value_t = Flush::Always)]
     flush: Flush,
     /// Do not look for the least memory
@@ -69,10 +85,18 @@ pub(super) fn run(options: Options) -> Result<Exit> {
             .memory_mib(options.memory)
             .flush(options.flush)
     };
+    if options.subject == Subject::Flush {
+        let measure = |builder| {
+            let (run, told) = measure(builder, &cast)?;
+            Ok((run, told.context("the machine tells nothing of its replacement")?))
+        };
+        return flush::run(options.runs, options.json, builder, measure);
+    }
     let bar = progress_bar(u64::from(options.runs));
     let mut runs = Vec::new();
     for number in 1..=options.runs {
-        let run = measure(builder(), &cast).with_context(|| format!("run {number} of {}", options.runs))?;
+        let (run, _) =
+            measure(builder(), &cast).with_context(|| format!("run {number} of {}", options.runs))?;
         runs.push(run);
         bar.inc(1);
     }
@@ -122,14 +146,9 @@ pub(super) fn run(options: Options) -> Result<Exit> {
         host(),
         qemu_version().unwrap_or_else(|| "QEMU of unknown version".to_owned())
     );
-    println!(
-        "{:<32}{:>11}{:>11}{:>11}{:>11}{:>11}",
-        "", "median", "min", "25 %", "75 %", "max"
-    );
+    print_heading("");
     for (name, spread) in figures {
-        let cells = spread.map_or([None; 5], |s| [s.median, s.min, s.p25, s.p75, s.max].map(Some));
-        let [median, min, p25, p75, max] = cells.map(|ms| ms.map_or("-".to_owned(), duration));
-        println!("{name:<32}{median:>11}{min:>11}{p25:>11}{p75:>11}{max:>11}");
+        print_spread(name, spread);
     }
     println!("{:<32}{lost:>11}", "echoes lost outside blackouts");
     println!("{:<32}{:>11}", "image, bytes", cast.first.image_bytes);
@@ -141,7 +160,21 @@ pub(super) fn run(options: Options) -> Result<Exit> {
     Ok(Exit::Ok)
 }
 
-fn measure(builder: Builder, cast: &Cast) -> Result<Run> {
+fn print_heading(title: &str) {
+    println!(
+        "{title:<32}{:>11}{:>11}{:>11}{:>11}{:>11}",
+        "median", "min", "25 %", "75 %", "max"
+    );
+}
+
+fn print_spread(name: &str, spread: Option<Spread>) {
+    let cells = spread.map_or([None; 5], |s| [s.median, s.min, s.p25, s.p75, s.max].map(Some));
+    let [median, min, p25, p75, max] = cells.map(|ms| ms.map_or("-".to_owned(), duration));
+    println!("{name:<32}{median:>11}{min:>11}{p25:>11}{p75:>11}{max:>11}");
+}
+
+/// One upgrade under load, and what the machine tells of it.
+fn measure(builder: Builder, cast: &Cast) -> Result<(Run, Option<Replacement>)> {
     let mut machine = builder.start()?;
     let boot = scene::first_answer(&mut machine)?;
     machine.wait_ready(scene::BOOT)?;
@@ -150,7 +183,7 @@ fn measure(builder: Builder, cast: &Cast) -> Result<Run> {
     let staging = seen
         .echo
         .longest_gap(seen.moments.push_ns..seen.moments.staged_ns);
-    Ok(Run {
+    let run = Run {
         boot: boot.as_secs_f64() * 1000.0,
         outside: blackout.map(|gap| gap.length_ms()),
         inside: seen
@@ -160,7 +193,8 @@ fn measure(builder: Builder, cast: &Cast) -> Result<Run> {
             .and_then(|told| told.blackout_ms),
         staging: staging.map(|gap| gap.length_ms()),
         lost_outside: seen.echo.lost_outside(blackout.as_slice()).len(),
-    })
+    };
+    Ok((run, seen.after.last_replacement))
 }
 
 /// The least memory, in MiB, with which the machine boots, serves, upgrades, and serves again.
