@@ -3,7 +3,7 @@
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use super::{apic, fault, registers, stop, vector};
+use super::{apic, fault, machine_check, registers, stop, vector};
 
 /// What lies on the interrupt stack when a handler runs: the registers in the order in which the stubs push them, then
 /// what the processor pushed (Intel SDM vol. 3, figure 7-9).
@@ -81,13 +81,32 @@ pub static STRAY: AtomicU64 = AtomicU64::new(0);
 
 extern "C" fn dispatch(frame: &mut Frame) {
     match frame.vector as u8 {
-        2 => stop::on_nmi(),
+        2 => {
+            count_nmi();
+            stop::on_nmi();
+        }
         13 if registers::recover_from(frame.rip).is_some() => {
             if let Some(behind) = registers::recover_from(frame.rip) {
                 frame.rip = behind;
             }
         }
+        18 => machine_check::on_exception(frame),
         0..32 => fault::report(frame),
+        _ => {
+            frame.rip = registers::skip_halt(frame.rip);
+            interrupt(frame.vector as u8);
+        }
+    }
+}
+
+fn count_nmi() {
+    if let Some(pen) = stop::pen() {
+        pen.header().nmis.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn interrupt(number: u8) {
+    match number {
         // A timer or wake-up interrupt ends the halt; the executor finds out what there is to do.
         vector::TIMER | vector::WAKE => apic::end_of_interrupt(),
         vector::NETWORK => {

@@ -3,6 +3,7 @@
 //! A core in the pen runs on the pen's own page tables, GDT, IDT and stack, so that a late NMI, a machine check or a stray
 //! interrupt finds code that nobody overwrites. It halts, and is woken by a wake-up interrupt when its mailbox holds a
 //! command: the mailbox has the layout of the ACPI multiprocessor wakeup mailbox (ACPI 6.5, section 5.2.12.19), one a core.
+//! The core that replaces uses the pen's tables too, from before the jump until the successor has its own.
 //!
 //! The layout of [`Header`] and [`Slot`] is part of the handover between versions: fields are only ever added.
 
@@ -45,6 +46,14 @@ pub struct Header {
     pub stop_end: AtomicU64,
     /// TSC just before the successor's first instruction.
     pub jump: AtomicU64,
+    /// NMIs since the cold boot.
+    pub nmis: AtomicU64,
+    /// Machine-check errors since the cold boot that were survived, and how many of them somebody has been told of.
+    pub(super) machine_checks: AtomicU64,
+    pub(super) machine_checks_told: AtomicU64,
+    /// The last one: core and bank (in the low byte), and the bank's status.
+    pub(super) machine_check_place: AtomicU64,
+    pub(super) machine_check_status: AtomicU64,
 }
 
 impl Header {
@@ -122,7 +131,7 @@ global_asm!(
     "cmp word ptr [rdi], 1",
     "je 3f",
     "sti",
-    "hlt",
+    "pen_halt: hlt",
     "jmp pen_wait",
     // Woken: clear the command to acknowledge it, as the mailbox protocol asks.
     "3:",
@@ -131,12 +140,19 @@ global_asm!(
     "xchg [rdi + {present}], eax",
     "mov word ptr [rdi], 0",
     "jmp rdx",
-    // Interrupt: acknowledge it and go on waiting.
+    // Interrupt: acknowledge it and go on waiting. An NMI between STI and HLT lets it come before the halt: then back to
+    // the mailbox, or the core would sleep through its call.
     ".balign 16",
     "pen_interrupt:",
     "push rax",
     "push rcx",
     "push rdx",
+    "lea rax, [rip + pen_halt]",
+    "cmp [rsp + 24], rax",
+    "jne 9f",
+    "lea rax, [rip + pen_wait]",
+    "mov [rsp + 24], rax",
+    "9:",
     "lea rcx, [rip + pen_code - {code_offset}]",
     "cmp dword ptr [rcx + {x2apic}], 0",
     "jne 4f",
@@ -153,34 +169,84 @@ global_asm!(
     "pop rcx",
     "pop rax",
     "iretq",
-    // NMI: nothing to do.
+    // NMI: count it.
     ".balign 16",
     "pen_nmi:",
+    "lock inc qword ptr [rip + pen_code - {code_offset} + {nmis}]",
     "iretq",
-    // Machine check: clear MCG_STATUS.MCIP, or the next one shuts the machine down (SDM section 16.3.1.2).
+    // Machine check: decide as `machine_check::severity` does (SDM section 16.6.2). If the core can go on, what the banks
+    // hold stays there for the next instar to find and report. Only MCG_STATUS.MCIP is cleared, or the next machine check
+    // shuts the machine down (SDM section 16.3.1.2).
     ".balign 16",
     "pen_machine_check:",
     "push rax",
     "push rcx",
     "push rdx",
+    "push rbx",
+    "mov ecx, 0x17a", // IA32_MCG_STATUS: bit 0 is RIPV
+    "rdmsr",
+    "test al, 1",
+    "jz pen_lost",
+    "mov ecx, 0x179", // IA32_MCG_CAP: bits 7 to 0 are the number of banks, bit 24 is MCG_SER_P
+    "rdmsr",
+    "mov ebx, eax",
+    "mov ecx, 0x401", // IA32_MC0_STATUS; each next one four higher
+    "pen_bank:",
+    "test bl, bl",
+    "jz pen_survived",
+    "rdmsr",
+    "test edx, edx", // VAL is bit 63
+    "jns pen_next_bank",
+    "test edx, 1 << 25", // PCC: bit 57
+    "jnz pen_lost",
+    "test edx, 1 << 29", // UC: bit 61
+    "jz pen_next_bank",
+    "test ebx, 1 << 24",
+    "jz pen_lost",
+    "and edx, 3 << 23", // S and AR: bits 56 and 55
+    "cmp edx, 3 << 23",
+    "je pen_lost",
+    "pen_next_bank:",
+    "add ecx, 4",
+    "dec bl",
+    "jmp pen_bank",
+    "pen_survived:",
     "mov ecx, 0x17a",
     "xor eax, eax",
     "xor edx, edx",
     "wrmsr",
+    "pop rbx",
     "pop rdx",
     "pop rcx",
     "pop rax",
     "iretq",
-    // Anything else cannot happen; say so on the serial line and stay.
-    ".balign 16",
-    "pen_fault:",
+    // A machine check without a way on: say so, and reset the machine by the register that chipsets since PIIX have.
+    "pen_lost:",
     "mov dx, 0x3f8",
-    "mov al, 'X'",
+    "mov al, 'M'",
+    "out dx, al",
+    "pen_reset:",
+    "mov dx, 0xcf9",
+    "mov al, 2",
+    "out dx, al",
+    "mov al, 6",
     "out dx, al",
     "6:",
     "cli",
     "hlt",
     "jmp 6b",
+    // Anything else cannot happen in the pen; say so on the serial line and stay. But core 0 comes by only between two images:
+    // it has met a fault in the successor's first instructions, and nobody else would ever know.
+    ".balign 16",
+    "pen_fault:",
+    "mov dx, 0x3f8",
+    "mov al, 'X'",
+    "out dx, al",
+    "mov rax, rsp", // every stack of the pen lies in its core's slot
+    "and rax, -{slot_bytes}",
+    "cmp dword ptr [rax + {core}], 0",
+    "jne 6b",
+    "jmp pen_reset",
     "pen_code_end:",
     page_tables = const core::mem::offset_of!(Header, page_tables),
     gdt = const core::mem::offset_of!(Header, gdt),
@@ -190,6 +256,7 @@ global_asm!(
     core = const core::mem::offset_of!(Slot, core),
     present = const core::mem::offset_of!(Slot, present),
     vector = const core::mem::offset_of!(Slot, vector),
+    nmis = const core::mem::offset_of!(Header, nmis),
     slot_bytes = const SLOT_BYTES,
     code_selector = const CODE_SELECTOR,
     data_selector = const 0x10,
@@ -229,8 +296,8 @@ pub enum PenError {
 impl Pen {
     /// Where a machine's first instar makes the pen.
     pub const ADDRESS: u64 = 0x1_0000;
-    /// Version of the layout.
-    pub const VERSION: u32 = 1;
+    /// Version of the layout. 2 counts NMIs and machine checks.
+    pub const VERSION: u32 = 2;
     /// The oldest layout that can be taken over: the pen is as old as the machine.
     const OLDEST: u32 = 1;
 
@@ -308,6 +375,11 @@ impl Pen {
                 stop_start: AtomicU64::new(0),
                 stop_end: AtomicU64::new(0),
                 jump: AtomicU64::new(0),
+                nmis: AtomicU64::new(0),
+                machine_checks: AtomicU64::new(0),
+                machine_checks_told: AtomicU64::new(0),
+                machine_check_place: AtomicU64::new(0),
+                machine_check_status: AtomicU64::new(0),
             };
         }
         Self { header }
@@ -356,6 +428,35 @@ impl Pen {
         let address = header.slots + core.index() as u64 * u64::from(header.slot_bytes);
         // SAFETY: as for the header; there is a slot for each core.
         unsafe { &*(address as *const Slot) }
+    }
+
+    /// Puts the pen's page tables and descriptor tables in charge of the calling core, `core`, which goes on where it is: from
+    /// here on an NMI or a machine check finds neither this instar nor the next.
+    ///
+    /// # Safety
+    /// Interrupts are off, and the core will not use its own tables again.
+    pub(crate) unsafe fn take_charge(self, core: CoreId) {
+        let header = self.header();
+        let tss = usize::from(FIRST_TSS_SELECTOR) + 16 * core.index();
+        // SAFETY: the pen maps everything where it lies, this code and its stack too. Its selectors for code and data are
+        // those in use. LTR wants its descriptor not busy. The IDT comes before the TSS: the pen's handlers can do with the
+        // image's stacks, but not the other way round.
+        unsafe {
+            let gdt = u64::from(header.gdt[1]) | u64::from(header.gdt[2]) << 16;
+            core::arch::asm!(
+                "mov cr3, {page_tables}",
+                "lgdt [{gdt}]",
+                "lidt [{idt}]",
+                "and byte ptr [{descriptor} + 5], 0xfd",
+                "ltr {tss:x}",
+                page_tables = in(reg) header.page_tables,
+                gdt = in(reg) &raw const header.gdt,
+                idt = in(reg) &raw const header.idt,
+                descriptor = in(reg) gdt + tss as u64,
+                tss = in(reg) tss,
+                options(nostack),
+            );
+        }
     }
 
     /// Calls `core` out of the pen to `entry`. It has gone when its slot's command is 0 again.

@@ -153,6 +153,8 @@ impl Jump {
             Ok(stopped) => {
                 marks.stop_end.store(tsc(), relaxed);
                 serial::stage(b'J');
+                // SAFETY: interrupts are off, and nothing comes back from here.
+                unsafe { pen.take_charge(CoreId::BOOT) };
                 // SAFETY: interrupts are off, the devices are cut off, and the image was loaded for this place.
                 unsafe { stop::jump(stopped, self.flush, self.entry, self.boot_info, self.stack) }
             }
