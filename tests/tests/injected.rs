@@ -2,11 +2,13 @@
 //! nothing is lost, and what can be survived is survived and told of. QEMU's monitor injects them.
 
 use machine_tests::{
+    clients,
     machine::{DEADLINE, Machine, Setup, scratch},
     prepared::App,
     witness::Witness,
 };
 use std::{
+    ffi::OsString,
     thread,
     time::{Duration, Instant},
 };
@@ -24,6 +26,10 @@ const SURVIVABLE: u64 = 1 << 63 | 1 << 61 | 1 << 60 | 1 << 59 | 1 << 58 | 1 << 5
 /// The same, and what the core was doing is lost: PCC.
 const FATAL: u64 = SURVIVABLE | 1 << 57;
 
+/// Where the pen lies, and in it the page of core 1.
+const PEN: u64 = 0x1_0000;
+const SLOT_1: u64 = PEN + 10 * 4096;
+
 /// Words of the pen's header (`libos/src/cpu/pen.rs`): the layout stays from version to version.
 #[derive(Clone, Copy)]
 enum Word {
@@ -37,8 +43,14 @@ enum Word {
 /// A moment of a replacement, known by the word of the pen's header that has changed when it has come.
 const MOMENTS: [(&str, Option<Word>); 4] = [
     ("the order is accepted", None),
-    ("some cores wait in the pen, the last one flushes", Some(Word::StopStart)),
-    ("all others wait in the pen, the first core flushes", Some(Word::StopEnd)),
+    (
+        "some cores wait in the pen, the last one flushes",
+        Some(Word::StopStart),
+    ),
+    (
+        "all others wait in the pen, the first core flushes",
+        Some(Word::StopEnd),
+    ),
     ("the successor runs", Some(Word::Jump)),
 ];
 
@@ -52,11 +64,24 @@ struct Injector {
 }
 
 impl Injector {
+    /// Boots a machine whose cores all hear NMIs.
     fn boot(name: &str) -> Self {
+        let injector = Self::start(name, &[]);
+        injector.machine.wait_line("instar: serving generation=1 ");
+        injector
+            .machine
+            .wait_until("the first answer", |status| status["state"] == "serving");
+        let heard = clients::request(injector.machine.http, "POST", "/hear-nmis", b"").expect("an answer");
+        assert_eq!(heard.status, 200, "{}", heard.body);
+        injector
+    }
+
+    fn start(name: &str, more: &[&str]) -> Self {
         let socket = scratch(&format!("{name}.qmp"));
         let witness = Witness::new(&scratch(&format!("{name}.log"))).expect("the witness");
         let witness = witness.slow(0, FLUSH).slow(CORES - 1, FLUSH);
         let mut arguments = witness.arguments().to_vec();
+        arguments.extend(more.iter().map(OsString::from));
         arguments.push("-qmp".into());
         arguments.push(format!("unix:{},server=on,wait=off", socket.display()).into());
         let machine = Setup {
@@ -66,10 +91,12 @@ impl Injector {
             arguments,
             ..Setup::default()
         }
-        .boot();
+        .start();
+        let deadline = Instant::now() + DEADLINE;
+        while !socket.exists() && Instant::now() < deadline {
+            thread::yield_now();
+        }
         let monitor = Monitor::connect(&socket).expect("the monitor");
-        let heard = machine_tests::clients::request(machine.http, "POST", "/hear-nmis", b"").expect("an answer");
-        assert_eq!(heard.status, 200, "{}", heard.body);
         Self {
             machine,
             monitor,
@@ -81,14 +108,27 @@ impl Injector {
 
     /// A word of the pen, read past the machine.
     fn word(&mut self, word: Word) -> u64 {
+        self.memory(PEN + word as u64)
+    }
+
+    fn memory(&mut self, address: u64) -> u64 {
         let text = self
             .monitor
-            .human(&format!("xp /1gx {:#x}", 0x1_0000 + word as u64))
+            .human(&format!("xp /1gx {address:#x}"))
             .expect("memory");
-        let value = text.split_whitespace().last().and_then(|word| word.strip_prefix("0x"));
+        let value = text
+            .split_whitespace()
+            .last()
+            .and_then(|word| word.strip_prefix("0x"));
         value
             .and_then(|digits| u64::from_str_radix(digits, 16).ok())
             .unwrap_or_else(|| panic!("xp said: {text}"))
+    }
+
+    /// A command of the monitor without arguments.
+    fn run(&mut self, command: &str) {
+        let done = self.monitor.execute(command, serde_json::json!({}));
+        done.unwrap_or_else(|error| panic!("{command}: {error}"));
     }
 
     fn wait(&mut self, what: &str, word: Word, right: impl Fn(u64) -> bool) {
@@ -126,7 +166,9 @@ impl Injector {
     /// Until every machine check so far has been counted, by whatever instar.
     fn wait_for_machine_checks(&mut self) {
         let expected = self.machine_checks;
-        self.wait("every machine check", Word::MachineChecks, |count| count >= expected);
+        self.wait("every machine check", Word::MachineChecks, |count| {
+            count >= expected
+        });
     }
 
     fn order(&mut self) {
@@ -181,12 +223,53 @@ fn nothing_is_lost() {
     // All have been told of, whichever instar was there when they came.
     let expected = injector.machine_checks;
     let told = |said: &str| {
-        let line = |line: &str| line.split_once(" machine-check errors")?.0.rsplit(' ').next()?.parse::<u64>().ok();
+        let line = |line: &str| {
+            line.split_once(" machine-check errors")?
+                .0
+                .rsplit(' ')
+                .next()?
+                .parse::<u64>()
+                .ok()
+        };
         said.lines().filter_map(line).sum::<u64>()
     };
     injector
         .machine
-        .wait_until("a record of every machine check", |_| told(&injector.machine.said()) == expected);
+        .wait_until("a record of every machine check", |_| {
+            told(&injector.machine.said()) == expected
+        });
+}
+
+/// A machine that was stopped while a fresh core waited in the pen, before any image has had it.
+fn fresh_core() -> Injector {
+    // The second word at 16 says whether the core is present. It is for a few milliseconds: the machine may be too quick.
+    let is_present = |injector: &mut Injector| injector.memory(SLOT_1 + 16) >> 32 == 1;
+    for _ in 0..20 {
+        let mut injector = Injector::start("fresh", &["-S"]);
+        injector.run("cont");
+        let deadline = Instant::now() + DEADLINE;
+        while !is_present(&mut injector) {
+            assert!(Instant::now() < deadline, "no core came");
+        }
+        injector.run("stop");
+        if is_present(&mut injector) {
+            return injector;
+        }
+    }
+    panic!("the fresh core was gone whenever the machine had stopped");
+}
+
+#[test]
+fn a_core_that_was_never_called_survives() {
+    let mut injector = fresh_core();
+    injector.machine_check(1, SURVIVABLE);
+    injector.run("cont");
+    injector.machine.wait_line("instar: serving generation=1 ");
+    injector.wait_for_machine_checks();
+    injector
+        .machine
+        .wait_line("1 machine-check errors, the last in bank 2 of core 1");
+    injector.machine.assert_serves();
 }
 
 /// In a running image.
@@ -194,7 +277,9 @@ fn nothing_is_lost() {
 fn harm_ends_the_instar() {
     let mut injector = Injector::boot("harm");
     injector.machine_check(2, FATAL);
-    let line = injector.machine.wait_line("machine check on core 2: bank 3 has status 0x");
+    let line = injector
+        .machine
+        .wait_line("machine check on core 2: bank 3 has status 0x");
     assert!(line.contains("what the core was doing is lost"), "{line}");
     injector.machine.wait_line("the machine is reset");
     injector.machine.wait_end();

@@ -75,12 +75,16 @@ fn a_dead_core_is_no_reason_to_jump() {
             let last = &status["last_replacement"];
             last["outcome"] == "failed" && last["trace_id"] != failed
         });
-        let trace = status["last_replacement"]["trace_id"].as_str().unwrap_or_default();
+        let trace = status["last_replacement"]["trace_id"]
+            .as_str()
+            .unwrap_or_default();
         // The dead core is still counted as online: nobody has heard otherwise.
         assert_eq!(machine.traces(), before, "as before the order");
         machine.assert_serves();
         let spans = collector.wait_for_spans("the failure at the collector", |spans| {
-            spans.iter().any(|span| span.trace == trace && span.name == "replacement")
+            spans
+                .iter()
+                .any(|span| span.trace == trace && span.name == "replacement")
         });
         assert!(spans.iter().all(|span| span.generation == 1), "{spans:?}");
     }
@@ -98,7 +102,10 @@ fn a_dead_core_is_no_reason_to_jump() {
 }
 
 fn entries(log: &machine_tests::witness::Log) -> usize {
-    log.events.iter().filter(|event| event.kind == Kind::Enter).count()
+    log.events
+        .iter()
+        .filter(|event| event.kind == Kind::Enter)
+        .count()
 }
 
 /// A core that panics while the cores are being stopped ends the instar: the machine is reset, and does not jump.
@@ -111,7 +118,10 @@ fn a_panic_while_stopping_is_no_jump() {
     let answer = machine.order(&machine.facts().replace(&machine.prepared.operator));
     assert_eq!(answer.status, 202, "{}", answer.body);
     let line = machine.wait_line("panic on core");
-    assert!(line.contains("core 2") && line.contains("while the cores are stopped"), "{line}");
+    assert!(
+        line.contains("core 2") && line.contains("while the cores are stopped"),
+        "{line}"
+    );
     machine.wait_line("the machine is reset");
     machine.wait_end();
     assert_eq!(entries(&witness.log().expect("a log")), 1, "nobody has jumped");

@@ -25,8 +25,11 @@ impl Capabilities {
         let present = raw_cpuid::CpuId::new()
             .get_feature_info()
             .is_some_and(|features| features.has_mca());
+        if !present {
+            return Self(0);
+        }
         // SAFETY: the MSR exists with the architecture.
-        Self(if present { unsafe { read_msr(msr::MCG_CAP) } } else { 0 })
+        Self(unsafe { read_msr(msr::MCG_CAP) })
     }
 
     fn banks(self) -> u8 {
@@ -130,9 +133,7 @@ fn status(bank: u8) -> Status {
 /// The address that the error is about, if the bank knows one (ADDRV).
 fn address(bank: u8, status: Status) -> Option<u64> {
     // SAFETY: the register exists where ADDRV is set.
-    status
-        .bit(58)
-        .then(|| unsafe { read_msr(control(bank) + 2) })
+    status.bit(58).then(|| unsafe { read_msr(control(bank) + 2) })
 }
 
 /// Errors that were found before this instar knew the pen.

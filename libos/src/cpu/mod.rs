@@ -56,7 +56,9 @@ pub(crate) fn start_others(pen: pen::Pen) {
 /// NMIs since the cold boot, in whatever instar and in the pen: the second calls of a stop, and those that nobody here sent.
 #[must_use]
 pub fn nmis() -> u64 {
-    stop::pen().map_or(0, |pen| pen.header().nmis.load(core::sync::atomic::Ordering::Relaxed))
+    stop::pen().map_or(0, |pen| {
+        pen.header().nmis.load(core::sync::atomic::Ordering::Relaxed)
+    })
 }
 
 /// Calls those again that have not come.

@@ -5,7 +5,6 @@
 //! | `nothing` | shows that it runs |
 //! | `deaf` | loops for ever with interrupts off: hears no interrupt, only an NMI |
 //! | `dead` | hangs inside an NMI handler, interrupts off: hears neither (only a reset could free it) |
-//! | `init` | gets an INIT from another core and waits for a STARTUP, as after power-on |
 //! | `panic` | panics |
 //! | `panic-in-stop` | is deaf until a replacement begins to stop the cores, and panics then |
 //! | `fault` | executes an undefined instruction |
@@ -24,12 +23,6 @@ pub fn begin(core: CoreId, how: &str) -> bool {
         "nothing" => || log::info!("core {} is well", current::id()),
         "deaf" => || deaf_until(|| false),
         "dead" => die,
-        "init" => {
-            if let Some(core) = current::get(core) {
-                apic::send(core.apic(), apic::Delivery::Init);
-            }
-            return true;
-        }
         "panic" => || panic!("as told"),
         "panic-in-stop" => || {
             deaf_until(stop_begins());
@@ -76,6 +69,8 @@ fn deeper(depth: u64) -> u64 {
 }
 
 /// Hangs inside an NMI handler. Until an IRET the processor takes no other NMI (Intel SDM vol. 3, section 7.7.1).
+///
+/// An INIT would not do: a core that waits for STARTUP hears no NMI, but QEMU 7.2 lets an NMI wake it, at the reset vector.
 fn die() {
     #[unsafe(naked)]
     extern "C" fn hang() {
