@@ -3,6 +3,7 @@
 
 use machine_tests::{
     clients,
+    image::Parts,
     machine::{DEADLINE, Machine, Setup, scratch},
     prepared::App,
     witness::Witness,
@@ -145,9 +146,18 @@ impl Injector {
 
     /// An NMI to all cores; returns when all have taken it.
     fn nmi(&mut self) {
+        self.send_nmi();
+        self.wait_for_nmis();
+    }
+
+    fn send_nmi(&mut self) {
         self.monitor.human("nmi").expect("an NMI");
         self.injections += 1;
         self.nmis += u64::from(CORES);
+    }
+
+    /// Until every core has taken every NMI so far: two that come together would be one.
+    fn wait_for_nmis(&mut self) {
         let expected = self.nmis;
         self.wait("every core's NMI", Word::Nmis, |count| count == expected);
     }
@@ -195,13 +205,25 @@ fn nothing_is_lost() {
         if let Some((word, then)) = then {
             injector.wait(what, word, |now| now != then);
         }
-        injector.nmi();
+        // Without time in between each core gets both at once. Not in a flush: the machine stops only when it is over.
+        let frozen = matches!(word, None | Some(Word::Jump));
+        if frozen {
+            injector.run("stop");
+        }
+        injector.send_nmi();
         // The first core last: one whose flush is slow takes it when the flush is over.
         for core in (0..CORES).rev() {
             injector.machine_check(core, SURVIVABLE);
         }
+        if frozen {
+            injector.run("cont");
+        }
+        injector.wait_for_nmis();
         injector.nmi();
         let next = round as u64 + 2;
+        injector
+            .machine
+            .wait_line(&format!("instar: serving generation={next} "));
         let status = injector.machine.wait_until("the successor, committed", |status| {
             status["generation"] == next && status["state"] == "serving"
         });
@@ -270,6 +292,30 @@ fn a_core_that_was_never_called_survives() {
         .machine
         .wait_line("1 machine-check errors, the last in bank 2 of core 1");
     injector.machine.assert_serves();
+}
+
+/// Between two images: the successor's first instruction is none.
+#[test]
+fn a_fault_after_the_jump_is_told_and_resets_the_machine() {
+    let machine = Setup {
+        app: App::Trial,
+        ..Setup::default()
+    }
+    .boot();
+    let mut elf = machine.prepared.parts.elf.clone();
+    let mark = b"\x0f\x1f\x80ENTR";
+    let entry = elf
+        .windows(mark.len())
+        .position(|bytes| bytes == mark)
+        .expect("the entry's mark");
+    // UD2.
+    elf[entry..entry + 2].copy_from_slice(&[0x0f, 0x0b]);
+    machine.stage(&Parts::signed(&elf, "1.2.0", &machine.prepared.release).pack());
+    let answer = machine.order(&machine.facts().replace(&machine.prepared.operator));
+    assert_eq!(answer.status, 202, "{}", answer.body);
+    machine.wait_end();
+    let said = machine.said();
+    assert!(said.lines().any(|line| line.ends_with("JX")), "it says why");
 }
 
 /// In a running image.
