@@ -12,7 +12,7 @@ use smoltcp::wire::Ipv4Cidr;
 use crate::clock::Clock;
 use crate::command_line::{AddressSource, CommandLine};
 use crate::confidential;
-use crate::cpu::{CoreId, current, random, remind_others, start_others, stop, time};
+use crate::cpu::{CoreId, current, machine_check, random, remind_others, start_others, stop, time};
 use crate::device::{network, serial};
 use crate::net::{self, Addressing, Configuration, Limits, Shared, Stack, Timer};
 use crate::replace::handover::{self, Handover};
@@ -66,6 +66,7 @@ async fn manage(start: Start, network: &'static Shared, network_start: time::Ins
         spawn(control::serve(machine)).detach();
         telemetry::push::start(&start, handover.as_ref(), machine);
         announce(&start, machine, &configuration);
+        spawn(watch_hardware()).detach();
         if start.predecessor.is_some() {
             let moments = successor::Moments {
                 entered: start.entered,
@@ -76,6 +77,14 @@ async fn manage(start: Start, network: &'static Shared, network_start: time::Ins
         }
     })
     .detach();
+}
+
+/// Tells of machine checks: their handler only counts.
+async fn watch_hardware() {
+    loop {
+        machine_check::report();
+        sleep(Duration::from_secs(1)).await;
+    }
 }
 
 /// All that the predecessor left. If it cannot be read, this instar serves on without the story of how it came to be.

@@ -63,10 +63,11 @@ pub(super) fn create(apics: &[ApicId]) {
 /// # Safety
 /// Interrupts are off; the caller runs on that core; [`create`] has been called.
 pub(super) unsafe fn adopt(core: &'static Core) {
-    // SAFETY: only the core itself uses its tables; interrupts are off.
-    unsafe { (*core.tables).load() };
+    // First, for an NMI: this instar's handlers, which `load` puts in charge, look up the core by GS, and the pen's do not.
     // SAFETY: GS is not otherwise used; `Core` lives for ever.
     unsafe { write_msr(msr::GS_BASE, core as *const Core as u64) };
+    // SAFETY: only the core itself uses its tables; interrupts are off.
+    unsafe { (*core.tables).load() };
 }
 
 pub(super) fn set_online(core: CoreId) {

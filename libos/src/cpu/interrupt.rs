@@ -3,7 +3,7 @@
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use super::{apic, fault, fixup, stop, vector};
+use super::{apic, fault, fixup, machine_check, registers, stop, vector};
 
 /// What lies on the interrupt stack when a handler runs: the registers in the order in which the stubs push them, then
 /// what the processor pushed (Intel SDM vol. 3, figure 7-9).
@@ -81,13 +81,32 @@ pub static STRAY: AtomicU64 = AtomicU64::new(0);
 
 extern "C" fn dispatch(frame: &mut Frame) {
     match frame.vector as u8 {
-        2 => stop::leave_if_asked(),
+        2 => {
+            count_nmi();
+            stop::leave_if_asked();
+        }
         // Of an instruction that was tried on purpose: it goes on elsewhere, with the vector in RAX.
         6 | 13 => match fixup::landing(frame.rip) {
             Some(landing) => (frame.rip, frame.rax) = (landing, frame.vector),
             None => fault::report(frame),
         },
+        18 => machine_check::on_exception(frame),
         0..32 => fault::report(frame),
+        _ => {
+            frame.rip = registers::skip_halt(frame.rip);
+            interrupt(frame.vector as u8);
+        }
+    }
+}
+
+fn count_nmi() {
+    if let Some(pen) = stop::pen() {
+        pen.header().nmis.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn interrupt(number: u8) {
+    match number {
         // A timer or wake-up interrupt ends the halt; the executor finds out what there is to do.
         vector::TIMER | vector::WAKE => apic::end_of_interrupt(),
         vector::NETWORK => {

@@ -6,6 +6,7 @@ pub mod current;
 mod fault;
 mod fixup;
 mod interrupt;
+pub mod machine_check;
 pub mod pen;
 pub mod random;
 pub mod registers;
@@ -26,6 +27,7 @@ use x86_64::registers::control::{Cr4, Cr4Flags};
 /// saves SSE state only.
 fn enable_extensions() {
     let mxcsr = 0x1f80_u32;
+    machine_check::start();
     // SAFETY: the control words are the ABI's; the CR4 bit only changes what happens on a machine check.
     unsafe {
         core::arch::asm!("fninit", "ldmxcsr [{}]", in(reg) &raw const mxcsr, options(nostack));
@@ -51,6 +53,14 @@ pub(crate) unsafe fn init_boot_core(apics: &[ApicId]) {
 /// Calls all other cores out of the pen. [`current::online`] shows who has come.
 pub(crate) fn start_others(pen: pen::Pen) {
     smp::start_others(pen);
+}
+
+/// NMIs since the cold boot, in whatever instar and in the pen: the second calls of a stop, and those that nobody here sent.
+#[must_use]
+pub fn nmis() -> u64 {
+    stop::pen().map_or(0, |pen| {
+        pen.header().nmis.load(core::sync::atomic::Ordering::Relaxed)
+    })
 }
 
 /// Calls those again that have not come.

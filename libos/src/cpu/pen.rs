@@ -3,11 +3,15 @@
 //! A core in the pen runs on the pen's own page tables, GDT, IDT and stack, so that a late NMI, a machine check or a stray
 //! interrupt finds code that nobody overwrites. It halts, and is woken by a wake-up interrupt when its mailbox holds a
 //! command: the mailbox has the layout of the ACPI multiprocessor wakeup mailbox (ACPI 6.5, section 5.2.12.19), one a core.
+//! The core that replaces uses the pen's tables too, from before the jump until the successor has its own.
 //!
 //! The layout of [`Header`] and [`Slot`] is part of the handover between versions: fields are only ever added.
 
-use core::arch::global_asm;
+mod code;
+
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+
+use code::{pen_code, pen_code_end, pen_enter, pen_fault, pen_interrupt, pen_machine_check, pen_nmi};
 
 use super::core_id::{ApicId, CoreId};
 use super::{apic, tables, vector};
@@ -21,6 +25,7 @@ const FIXED_PAGES: u64 = 9;
 const CODE_OFFSET: usize = 0x100;
 
 const CODE_SELECTOR: u16 = 0x08;
+const DATA_SELECTOR: u16 = 0x10;
 const FIRST_TSS_SELECTOR: u16 = 0x20;
 
 /// The first words of the pen.
@@ -45,6 +50,14 @@ pub struct Header {
     pub stop_end: AtomicU64,
     /// TSC just before the successor's first instruction.
     pub jump: AtomicU64,
+    /// NMIs since the cold boot.
+    pub nmis: AtomicU64,
+    /// Machine-check errors since the cold boot that were survived, and how many of them somebody has been told of.
+    pub(super) machine_checks: AtomicU64,
+    pub(super) machine_checks_told: AtomicU64,
+    /// The last one: core and bank (in the low byte), and the bank's status.
+    pub(super) machine_check_place: AtomicU64,
+    pub(super) machine_check_status: AtomicU64,
 }
 
 impl Header {
@@ -86,127 +99,6 @@ const SLOT_BYTES: u64 = PAGE;
 /// nest. The pen's code itself uses the page's upper half.
 const INTERRUPT_STACK_TOPS: [u64; 3] = [2048, 1536, 1024];
 
-// The pen's code. It is copied to the pen and therefore refers to nothing outside itself; the header lies CODE_OFFSET
-// bytes before it. RDI is the core's slot, RSI the header.
-global_asm!(
-    ".balign 16",
-    "pen_code:",
-    // A core arrives: interrupts off, any page tables that map the pen.
-    "pen_enter:",
-    "cli",
-    "mov rax, [rsi + {page_tables}]",
-    "mov cr3, rax",
-    "lgdt [rsi + {gdt}]",
-    "lidt [rsi + {idt}]",
-    "lea rsp, [rdi + {slot_bytes}]",
-    "push {code_selector}",
-    "lea rax, [rip + 2f]",
-    "push rax",
-    "retfq",
-    "2:",
-    "mov eax, {data_selector}",
-    "mov ss, eax",
-    "mov ds, eax",
-    "mov es, eax",
-    // The core's TSS selector; LTR wants its descriptor not busy.
-    "mov eax, [rdi + {core}]",
-    "shl eax, 4",
-    "add eax, {first_tss}",
-    "mov rcx, [rsi + {gdt} + 2]",
-    "and byte ptr [rcx + rax + 5], 0xfd",
-    "ltr ax",
-    "mov eax, 1",
-    "xchg [rdi + {present}], eax",
-    "pen_wait:",
-    "cli",
-    "cmp word ptr [rdi], 1",
-    "je 3f",
-    "sti",
-    "hlt",
-    "jmp pen_wait",
-    // Woken: clear the command to acknowledge it, as the mailbox protocol asks.
-    "3:",
-    "mov rdx, [rdi + {vector}]",
-    "xor eax, eax",
-    "xchg [rdi + {present}], eax",
-    "mov word ptr [rdi], 0",
-    "jmp rdx",
-    // Interrupt: acknowledge it and go on waiting.
-    ".balign 16",
-    "pen_interrupt:",
-    "push rax",
-    "push rcx",
-    "push rdx",
-    "lea rcx, [rip + pen_code - {code_offset}]",
-    "cmp dword ptr [rcx + {x2apic}], 0",
-    "jne 4f",
-    "mov rcx, [rcx + {apic_base}]",
-    "mov dword ptr [rcx + 0xb0], 0",
-    "jmp 5f",
-    "4:",
-    "mov ecx, 0x80b",
-    "xor eax, eax",
-    "xor edx, edx",
-    "wrmsr",
-    "5:",
-    "pop rdx",
-    "pop rcx",
-    "pop rax",
-    "iretq",
-    // NMI: nothing to do.
-    ".balign 16",
-    "pen_nmi:",
-    "iretq",
-    // Machine check: clear MCG_STATUS.MCIP, or the next one shuts the machine down (SDM section 16.3.1.2).
-    ".balign 16",
-    "pen_machine_check:",
-    "push rax",
-    "push rcx",
-    "push rdx",
-    "mov ecx, 0x17a",
-    "xor eax, eax",
-    "xor edx, edx",
-    "wrmsr",
-    "pop rdx",
-    "pop rcx",
-    "pop rax",
-    "iretq",
-    // Anything else cannot happen; say so on the serial line and stay.
-    ".balign 16",
-    "pen_fault:",
-    "mov dx, 0x3f8",
-    "mov al, 'X'",
-    "out dx, al",
-    "6:",
-    "cli",
-    "hlt",
-    "jmp 6b",
-    "pen_code_end:",
-    page_tables = const core::mem::offset_of!(Header, page_tables),
-    gdt = const core::mem::offset_of!(Header, gdt),
-    idt = const core::mem::offset_of!(Header, idt),
-    x2apic = const core::mem::offset_of!(Header, x2apic),
-    apic_base = const core::mem::offset_of!(Header, apic_base),
-    core = const core::mem::offset_of!(Slot, core),
-    present = const core::mem::offset_of!(Slot, present),
-    vector = const core::mem::offset_of!(Slot, vector),
-    slot_bytes = const SLOT_BYTES,
-    code_selector = const CODE_SELECTOR,
-    data_selector = const 0x10,
-    first_tss = const FIRST_TSS_SELECTOR,
-    code_offset = const CODE_OFFSET,
-);
-
-unsafe extern "C" {
-    static pen_code: u8;
-    static pen_enter: u8;
-    static pen_interrupt: u8;
-    static pen_nmi: u8;
-    static pen_machine_check: u8;
-    static pen_fault: u8;
-    static pen_code_end: u8;
-}
-
 /// The pen, once it is made or taken over.
 #[derive(Clone, Copy)]
 pub struct Pen {
@@ -229,8 +121,8 @@ pub enum PenError {
 impl Pen {
     /// Where a machine's first instar makes the pen.
     pub const ADDRESS: u64 = 0x1_0000;
-    /// Version of the layout.
-    pub const VERSION: u32 = 1;
+    /// Version of the layout. 2 counts NMIs and machine checks.
+    pub const VERSION: u32 = 2;
     /// The oldest layout that can be taken over: the pen is as old as the machine.
     const OLDEST: u32 = 1;
 
@@ -308,6 +200,11 @@ impl Pen {
                 stop_start: AtomicU64::new(0),
                 stop_end: AtomicU64::new(0),
                 jump: AtomicU64::new(0),
+                nmis: AtomicU64::new(0),
+                machine_checks: AtomicU64::new(0),
+                machine_checks_told: AtomicU64::new(0),
+                machine_check_place: AtomicU64::new(0),
+                machine_check_status: AtomicU64::new(0),
             };
         }
         Self { header }
@@ -356,6 +253,35 @@ impl Pen {
         let address = header.slots + core.index() as u64 * u64::from(header.slot_bytes);
         // SAFETY: as for the header; there is a slot for each core.
         unsafe { &*(address as *const Slot) }
+    }
+
+    /// Puts the pen's page tables and descriptor tables in charge of the calling core, `core`, which goes on where it is: from
+    /// here on an NMI or a machine check finds neither this instar nor the next.
+    ///
+    /// # Safety
+    /// Interrupts are off, and the core will not use its own tables again.
+    pub(crate) unsafe fn take_charge(self, core: CoreId) {
+        let header = self.header();
+        let tss = usize::from(FIRST_TSS_SELECTOR) + 16 * core.index();
+        // SAFETY: the pen maps everything where it lies, this code and its stack too. Its selectors for code and data are
+        // those in use. LTR wants its descriptor not busy. The IDT comes before the TSS: the pen's handlers can do with the
+        // image's stacks, but not the other way round.
+        unsafe {
+            let gdt = u64::from(header.gdt[1]) | u64::from(header.gdt[2]) << 16;
+            core::arch::asm!(
+                "mov cr3, {page_tables}",
+                "lgdt [{gdt}]",
+                "lidt [{idt}]",
+                "and byte ptr [{descriptor} + 5], 0xfd",
+                "ltr {tss:x}",
+                page_tables = in(reg) header.page_tables,
+                gdt = in(reg) &raw const header.gdt,
+                idt = in(reg) &raw const header.idt,
+                descriptor = in(reg) gdt + tss as u64,
+                tss = in(reg) tss,
+                options(nostack),
+            );
+        }
     }
 
     /// Calls `core` out of the pen to `entry`. It has gone when its slot's command is 0 again.

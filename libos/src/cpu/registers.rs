@@ -6,6 +6,14 @@ use core::arch::{asm, naked_asm};
 pub mod msr {
     /// Local APIC base, global enable, x2APIC enable.
     pub const APIC_BASE: u32 = 0x1b;
+    /// Machine checks: what this core's architecture can do.
+    pub const MCG_CAP: u32 = 0x179;
+    /// Machine checks: the state of the one that is being handled.
+    pub const MCG_STATUS: u32 = 0x17a;
+    /// Machine checks: which are reported at all.
+    pub const MCG_CTL: u32 = 0x17b;
+    /// Machine checks: the first bank's control register; its status, address and details follow, then the next bank's.
+    pub const MC0_CTL: u32 = 0x400;
     /// First x2APIC register; register `offset` of the memory-mapped APIC is at `X2APIC + offset / 16`.
     pub const X2APIC: u32 = 0x800;
     /// Base of the GS segment: the current core's data.
@@ -76,6 +84,30 @@ pub fn tsc() -> u64 {
         core::arch::x86_64::_mm_lfence();
         core::arch::x86_64::_rdtsc()
     }
+}
+
+/// Halts until an interrupt has been handled. Interrupts are off before and on afterwards.
+///
+/// STI takes effect after HLT has begun, so that no interrupt is lost in between (Intel SDM vol. 2, STI) — unless an NMI or a
+/// machine check comes in just there: its IRET ends STI's shadow, the interrupt is handled *before* the halt, and whoever it
+/// was to wake sleeps on. [`skip_halt`] sees to that.
+#[unsafe(naked)]
+pub(crate) extern "C" fn enable_and_halt() {
+    naked_asm!(
+        ".global halt_after_enabling",
+        "sti",
+        "halt_after_enabling: hlt",
+        "ret",
+    )
+}
+
+/// Where an interrupt returns to that was to return to `rip`: behind the halt that it was meant to end.
+pub(super) fn skip_halt(rip: u64) -> u64 {
+    unsafe extern "C" {
+        static halt_after_enabling: u8;
+    }
+    // HLT is one byte long.
+    rip + u64::from(rip == &raw const halt_after_enabling as u64)
 }
 
 /// Halts this core for good.

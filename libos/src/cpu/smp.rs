@@ -40,7 +40,7 @@ global_asm!(
     "mov es, eax",
     "mov ss, eax",
     "mov eax, cr4",
-    "or eax, 0x620", // PAE, OSFXSR, OSXMMEXCPT
+    "or eax, 0x660", // PAE, MCE (the pen answers machine checks), OSFXSR, OSXMMEXCPT
     "mov cr4, eax",
     "mov eax, [trampoline_tables_address]",
     "mov cr3, eax",
@@ -232,6 +232,7 @@ pub(super) unsafe fn park(pen: Pen) {
         current::adopt(core);
     }
     crate::memory::activate();
+    super::machine_check::collect_from_the_pen();
     apic::enable();
 }
 

@@ -78,12 +78,13 @@ impl Tables {
             limit: size_of::<Idt>() as u16 - 1,
             base: IDT.call_once(Idt::new) as *const Idt as u64,
         };
+        // The order is for an NMI or a machine check at any moment in between: the IDT comes last, when these stacks are
+        // in place. The pen's stacks, for the pen's handlers, are too small for this IDT's.
         // SAFETY: both tables live for ever; the selectors are those of the GDT that has just been loaded, and describe
         // the same flat segments that are in use. FS and GS are not touched: GS's base is the core's data.
         unsafe {
             asm!(
                 "lgdt [{gdt}]",
-                "lidt [{idt}]",
                 "push {code}",
                 "lea {scratch}, [rip + 2f]",
                 "push {scratch}",
@@ -93,6 +94,7 @@ impl Tables {
                 "mov ds, {data:e}",
                 "mov es, {data:e}",
                 "ltr {tss:x}",
+                "lidt [{idt}]",
                 gdt = in(reg) &raw const gdt,
                 idt = in(reg) &raw const idt,
                 code = in(reg) u64::from(CODE_SELECTOR),

@@ -21,9 +21,10 @@ global_asm!(
     "or eax, 2",           // MP
     "mov cr0, rax",
     "mov rax, cr4",
-    // Nothing else of what a loader left on: only what the running page tables need (LA57, PAE), machine checks, and SSE.
-    "and eax, 0x1060",
-    "or eax, 0x620", // PAE, OSFXSR, OSXMMEXCPT
+    // Nothing else of what a loader left on: only what the running page tables need (LA57, PAE) and SSE. Machine
+    // checks on: until this image has its own IDT the pen answers them.
+    "and eax, 0x1020",
+    "or eax, 0x660", // PAE, MCE, OSFXSR, OSXMMEXCPT
     "mov cr4, rax",
 
     // No-execute: the page tables will use it.

@@ -15,7 +15,7 @@ use spin::Mutex;
 use x86_64::instructions::interrupts;
 
 use crate::cpu::time::{self, Instant};
-use crate::cpu::{CoreId, apic, current, vector};
+use crate::cpu::{CoreId, apic, current, registers, vector};
 
 /// A core's tasks that can run, and its timers.
 pub struct Queue {
@@ -149,8 +149,7 @@ pub(crate) fn run() -> ! {
                 Some(due) => time::wake_at(due),
                 None => apic::disarm_timer(),
             }
-            // STI takes effect after HLT has begun: no interrupt is lost in between (Intel SDM vol. 2, STI).
-            interrupts::enable_and_hlt();
+            registers::enable_and_halt();
         } else {
             interrupts::enable();
         }

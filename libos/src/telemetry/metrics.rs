@@ -77,6 +77,10 @@ pub struct Snapshot {
     pub network: Network,
     /// Replacements by outcome.
     pub replacements: Replacements,
+    /// Machine-check errors since cold boot.
+    pub machine_checks: u64,
+    /// NMIs since cold boot.
+    pub nmis: u64,
     /// The exporter's own.
     pub telemetry: Counters,
 }
@@ -91,6 +95,8 @@ pub fn body(resource: &Resource, snapshot: &Snapshot) -> Vec<u8> {
     builder.memory();
     builder.network();
     builder.replacements();
+    builder.since_cold_boot(names::MACHINE_CHECKS, snapshot.machine_checks);
+    builder.since_cold_boot(names::NMIS, snapshot.nmis);
     builder.telemetry();
     let scope_metrics = alloc::vec![proto::ScopeMetrics {
         scope: Some(proto::InstrumentationScope {
@@ -175,7 +181,16 @@ impl Builder<'_> {
             ("failed", failed),
         ];
         self.by(names::REPLACEMENTS, names::OUTCOME, &outcomes);
-        // This count crosses the jump, so it began with the machine, not with the instar.
+        self.began_with_the_machine();
+    }
+
+    fn since_cold_boot(&mut self, metric: names::Metric, number: u64) {
+        self.number(metric, number);
+        self.began_with_the_machine();
+    }
+
+    /// The last metric crosses the jump: its start is the cold boot, not the instar's entry.
+    fn began_with_the_machine(&mut self) {
         if let Some(proto::Metric {
             data: Some(Data::Sum(sum)),
             ..

@@ -124,6 +124,8 @@ metrics! {
     CHUNKS = UpDownCounter "instar.chunks" ["{chunk}"], "Chunks of memory by state.";
     HEAP_SIZE = UpDownCounter "instar.heap.size" ["By"], "The heap's size.";
     HEAP_USAGE = UpDownCounter "instar.heap.usage" ["By"], "What of the heap is used.";
+    MACHINE_CHECKS = Counter "instar.machine_checks" ["{error}"], "Machine-check errors since cold boot that the machine has survived.";
+    NMIS = Counter "instar.nmis" ["{interrupt}"], "Non-maskable interrupts since cold boot: those of a stop, and those that nobody here sent.";
     REPLACEMENTS = Counter "instar.replacements" ["{replacement}"], "Replacements since cold boot, by outcome.";
     EXPORTS = Counter "instar.telemetry.requests" ["{request}"], "Export requests by signal and result.";
     EXPORT_RETRIES = Counter "instar.telemetry.retries" ["{request}"], "Export requests that were sent again.";

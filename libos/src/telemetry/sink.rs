@@ -15,7 +15,7 @@ use super::resource::{Identity, resource};
 use super::span::{self, SpanId, TraceId};
 use super::{Resource, Signal, logs, metrics, names};
 use crate::confidential;
-use crate::cpu::{current, random, time};
+use crate::cpu::{self, current, machine_check, random, time};
 use crate::memory;
 use crate::net::Notify;
 use crate::replace::error::Refusal;
@@ -185,6 +185,8 @@ pub(super) fn queue_metrics(machine: &Machine) {
             rolled_back: 0,
             failed,
         },
+        machine_checks: machine_check::count(),
+        nmis: cpu::nmis(),
         telemetry: sink.exporter.counters(),
     };
     let body = metrics::body(&sink.resource, &snapshot);

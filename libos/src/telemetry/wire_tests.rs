@@ -72,6 +72,8 @@ fn snapshot() -> Snapshot {
             rolled_back: 8,
             failed: 9,
         },
+        machine_checks: 10,
+        nmis: 11,
         telemetry: Counters {
             delivered: [1, 2, 3],
             retries: 4,
@@ -145,7 +147,11 @@ fn metrics_as_the_specification_has_them() {
         Some(Number::AsInt(i64::MAX))
     );
     assert_eq!(points("system.network.io")[0].start_time_unix_nano, BOOT + 50);
-    assert_eq!(points("instar.replacements")[0].start_time_unix_nano, BOOT);
+    for since_boot in ["instar.replacements", "instar.machine_checks", "instar.nmis"] {
+        assert_eq!(points(since_boot)[0].start_time_unix_nano, BOOT, "{since_boot}");
+    }
+    assert_eq!(points("instar.machine_checks")[0].value, Some(Number::AsInt(10)));
+    assert_eq!(points("instar.nmis")[0].value, Some(Number::AsInt(11)));
 }
 
 #[test]

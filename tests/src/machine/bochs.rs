@@ -1,7 +1,7 @@
 //! Machines of Bochs's: their BIOS has set TDX KeyIDs aside, and the emulator's log tells every flush.
 
 use super::{Machine, Serial, turn};
-use crate::prepared::PREPARED;
+use crate::prepared::App;
 use std::{fs, path::Path};
 use xtask::machine::{Bochs as Emulator, Config, Ports, Rig, bochs};
 
@@ -23,7 +23,7 @@ impl Bochs {
     /// If it does not in time, or there is no emulator.
     #[must_use]
     pub fn boot(&self) -> Machine {
-        let prepared = &*PREPARED;
+        let prepared = App::Hello.prepared();
         let turn = turn();
         let emulator = Emulator {
             tdx_keyids: self.tdx_keyids,

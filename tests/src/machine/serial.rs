@@ -67,6 +67,13 @@ impl Serial {
         }
     }
 
+    /// Waits until the machine has ended; `false`: it has not in time.
+    pub(super) fn wait_end(&self, within: Duration) -> bool {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.more.wait_timeout_while(lines, within, |lines| !lines.ended);
+        waited.unwrap_or_else(PoisonError::into_inner).0.ended
+    }
+
     /// Whether the machine has ended.
     pub(super) fn ended(&self) -> bool {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).ended

@@ -244,10 +244,10 @@ impl Stopped {
     /// the devices are cut off from memory.
     pub unsafe fn jump(self, entry: u64, boot_info: u64, stack: u64) -> ! {
         apic::disarm_timer();
-        // SAFETY: the pen maps everything at its own address, this code and its stack too.
-        unsafe {
-            core::arch::asm!("mov cr3, {}", in(reg) self.pen.page_tables(), options(nostack, preserves_flags))
-        };
+        // While a fault in it still has this image's handler.
+        vmx::leave_if_on();
+        // SAFETY: interrupts are off, and nothing comes back from here.
+        unsafe { self.pen.take_charge(current::id()) };
         self.stopper.flush_last(&ThisMachine(self.pen));
         self.pen.header().jump.store(tsc(), Ordering::Relaxed);
         // SAFETY: as the caller says.

@@ -1,0 +1,92 @@
+//! For tests of whole machines: like `hello` it serves HTTP on port 80 and UDP echo on port 7; on request one of its cores
+//! misbehaves as broken software or hardware would.
+//!
+//! | request | what |
+//! |---|---|
+//! | `GET /` | version and generation |
+//! | `GET /counters` | `nmis=N machine_checks=N`, since the cold boot |
+//! | `POST /hear-nmis` | every core takes the NMI that the machine's NMI button sends |
+//! | `POST /misbehave?core=N&how=HOW` | see [`misbehave`] |
+#![no_main]
+#![cfg_attr(metal, no_std)]
+
+extern crate alloc;
+
+mod misbehave;
+
+use alloc::format;
+
+use libos::cpu::{self, CoreId, machine_check};
+use libos::http::{self, Request, Response};
+use libos::net::UdpSocket;
+use libos::{start, task};
+
+libos::main!(main);
+
+async fn main() {
+    task::spawn(echo()).detach();
+    if let Err(error) = http::serve(80, answer).await {
+        log::error!("no HTTP: {error}");
+    }
+}
+
+async fn answer(request: Request) -> Response {
+    let me = start::identity();
+    match (request.method(), request.path()) {
+        ("GET", "/") => Response::text(
+            200,
+            &format!(
+                "{} {}, generation {}\n",
+                me.manifest().name,
+                me.manifest().version,
+                me.generation
+            ),
+        ),
+        ("GET", "/counters") => Response::text(
+            200,
+            &format!("nmis={} machine_checks={}\n", cpu::nmis(), machine_check::count()),
+        ),
+        ("POST", "/hear-nmis") => {
+            misbehave::hear_nmis().await;
+            Response::text(200, "every core hears\n")
+        }
+        ("POST", "/misbehave") => match (parameter(&request, "core"), parameter(&request, "how")) {
+            (Some(core), Some(how)) => begin(core, how),
+            _ => Response::text(400, "misbehave?core=N&how=HOW\n"),
+        },
+        _ => Response::text(404, "there is no such page\n"),
+    }
+}
+
+fn parameter<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
+    let mut pairs = request.query().split('&').filter_map(|pair| pair.split_once('='));
+    pairs.find(|pair| pair.0 == name).map(|pair| pair.1)
+}
+
+fn begin(core: &str, how: &str) -> Response {
+    let Some(core) = core.parse().ok().and_then(CoreId::new) else {
+        return Response::text(400, "there is no such core\n");
+    };
+    match misbehave::begin(core, how) {
+        true => Response::text(200, "as you say\n"),
+        false => Response::text(400, "there is no such misbehaviour\n"),
+    }
+}
+
+async fn echo() {
+    let mut socket = match UdpSocket::bind(7) {
+        Ok(socket) => socket,
+        Err(error) => return log::error!("no echo: {error}"),
+    };
+    let mut datagram = [0; 1500];
+    loop {
+        match socket.recv_from(&mut datagram).await {
+            Ok((length, sender)) => {
+                if let Err(error) = socket.send_to(&datagram[..length], sender).await {
+                    log::warn!("echo to {sender}: {error}");
+                }
+            }
+            Err(error) => log::warn!("echo: {error}"),
+        }
+    }
+}
