@@ -67,8 +67,8 @@ fn main_job(cores: u32, tdx_keyids: u32) -> Story {
 }
 
 /// The cores that flushed, as the successor reports it.
-fn reported(status: &Value) -> BTreeSet<u64> {
-    let flushes = status["last_replacement"]["flush"].as_array().expect("a list");
+fn reported(status: &Value, which: &str) -> BTreeSet<u64> {
+    let flushes = status["last_replacement"][which].as_array().expect("a list");
     flushes
         .iter()
         .filter_map(|flush| flush["core"].as_u64())
@@ -87,14 +87,19 @@ fn every_core_flushes(cores: u32) {
             })
         );
     }
-    let Some((last, others)) = story.flushed.split_last() else {
-        panic!("nobody flushed")
-    };
-    assert_eq!(*last, 0, "the replacing core flushes last: {:?}", story.flushed);
-    let mut others = others.to_vec();
-    others.sort_unstable();
-    assert_eq!(others, (1..cores).collect::<Vec<_>>(), "each other core, once");
-    assert_eq!(reported(&story.after), (0..u64::from(cores)).collect());
+    // Twice each: early, one after the other, while the machine serves; and in the stop, where the replacing core is the last.
+    let others: Vec<u32> = (1..cores).collect();
+    assert_eq!(story.flushed.len(), 2 * cores as usize, "{:?}", story.flushed);
+    let (early, stop) = story.flushed.split_at(cores as usize);
+    assert_eq!(early, [others.as_slice(), &[0]].concat(), "early, one by one");
+    let (last, first) = stop.split_last().expect("not empty");
+    assert_eq!(*last, 0, "the replacing core flushes last: {stop:?}");
+    let mut first = first.to_vec();
+    first.sort_unstable();
+    assert_eq!(first, others, "each other core, once");
+    for which in ["flush", "early_flush"] {
+        assert_eq!(reported(&story.after, which), (0..u64::from(cores)).collect());
+    }
 }
 
 fn nobody_flushes(tdx_keyids: u32, why: &str) {
@@ -104,7 +109,9 @@ fn nobody_flushes(tdx_keyids: u32, why: &str) {
         serde_json::json!({"policy": "auto", "will_flush": false, "why": why})
     );
     assert_eq!(story.flushed, Vec::<u32>::new(), "the emulator's log");
-    assert_eq!(reported(&story.after), [].into(), "the machine's word");
+    for which in ["flush", "early_flush"] {
+        assert_eq!(reported(&story.after, which), [].into(), "the machine's word");
+    }
 }
 
 #[test]

@@ -64,10 +64,10 @@ pub(super) fn run(options: Options) -> Result<Exit> {
     if status.success() {
         return Ok(Exit::Ok);
     }
-    let (emulator, said) = (machine.rig().name(), machine.emulator_messages());
+    let emulator = machine.rig().name();
     Err(Failure::new(
         Exit::Failed,
-        format!("{emulator} ended with {status}: {}", said.trim()),
+        format!("{emulator} ended with {status}; {}", machine.last_words()),
     )
     .into())
 }

@@ -1,7 +1,7 @@
 //! A disk from which GRUB boots an image, on BIOS and on UEFI.
 
 use crate::exit::{Exit, Failure};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -26,23 +26,38 @@ pub fn make(disk: &Path, first_stage: &Path, image: &Path, command_line: &str) -
         .args([disk, &root])
         .stdin(Stdio::null())
         .output()
-        .map_err(|e| missing(format!("could not start {GRUB}: {e}")))?;
+        .map_err(|e| {
+            Failure::new(Exit::MissingProgram, format!("could not start {GRUB}: {e}"))
+                .hint("install it with: apt-get install grub-common grub-pc-bin xorriso mtools")
+        })?;
     if !made.status.success() {
         let said = String::from_utf8_lossy(&made.stderr);
-        return Err(missing(format!("{GRUB} failed ({}): {}", made.status, said.trim())).into());
+        bail!("{GRUB} failed ({}): {}", made.status, said.trim());
     }
     fs::remove_dir_all(&root).with_context(|| format!("could not remove {}", root.display()))
 }
 
 fn configuration(command_line: &str) -> String {
+    // GRUB's scripts quote as shells do; a blank, a `;` or a `$` is part of a word only in quotes.
+    let words: String = command_line
+        .split_whitespace()
+        .map(|word| format!(" '{}'", word.replace('\'', r"'\''")))
+        .collect();
     format!(
         "serial --unit=0 --speed=115200\nterminal_output serial\nset timeout=0\nmenuentry instar {{\n  \
-         multiboot2 /boot/first-stage {command_line}\n  module2 /boot/image.tar\n}}\n"
+         multiboot2 /boot/first-stage{words}\n  module2 /boot/image.tar\n}}\n"
     )
 }
 
-fn missing(what: String) -> Failure {
-    Failure::new(Exit::MissingProgram, what).hint(
-        "install what it needs with: apt-get install grub-common grub-pc-bin grub-efi-amd64-bin xorriso mtools",
-    )
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_reach_the_image_as_they_are() {
+        let text = configuration("instar.flush=auto  OTEL_RESOURCE_ATTRIBUTES=a=$1;b='c'");
+        let line =
+            r"  multiboot2 /boot/first-stage 'instar.flush=auto' 'OTEL_RESOURCE_ATTRIBUTES=a=$1;b='\''c'\'''";
+        assert!(text.lines().any(|l| l == line), "{text}");
+    }
 }

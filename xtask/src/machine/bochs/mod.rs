@@ -254,6 +254,7 @@ fn bochsrc(config: &Config, files: &Files) -> String {
     format!(
         "display_library: term\n\
          config_interface: textconfig\n\
+         plugin_ctrl: speaker=0\n\
          cpu: model=tigerlake, count={cores}, ips={IPS}, reset_on_triple_fault=1, msrs=\"{msrs}\"\n\
          megs: {memory_mib}\n\
          romimage: file=/usr/share/bochs/BIOS-bochs-latest\n\
