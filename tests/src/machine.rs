@@ -2,7 +2,7 @@
 //!
 //! Nothing here waits for time to pass: it waits for a line or for an answer, with a generous deadline.
 
-use crate::prepared::{PREPARED, Prepared};
+use crate::prepared::{App, Prepared};
 use serial::Serial;
 use std::{
     ffi::OsString,
@@ -39,6 +39,8 @@ pub enum Firmware {
 /// How a machine is made.
 #[derive(Clone, Debug)]
 pub struct Setup {
+    /// What it runs.
+    pub app: App,
     /// How many cores.
     pub cores: u32,
     /// How much memory, in MiB.
@@ -58,6 +60,7 @@ pub struct Setup {
 impl Default for Setup {
     fn default() -> Self {
         Self {
+            app: App::default(),
             cores: 4,
             memory: 256,
             cpu: "max",
@@ -86,7 +89,7 @@ pub struct Machine {
 }
 
 impl Setup {
-    /// Boots `hello` 1.0.0, and returns when it answers.
+    /// Boots version 1.0.0, and returns when it answers.
     ///
     /// # Panics
     /// If it does not in time.
@@ -104,7 +107,7 @@ impl Setup {
     /// If there is no emulator.
     #[must_use]
     pub fn start(&self) -> Machine {
-        let prepared = &*PREPARED;
+        let prepared = self.app.prepared();
         let turn = turn();
         let [http, control] = [0; 2].map(|_| free(TcpListener::bind(ANY).and_then(|port| port.local_addr())));
         let echo = free(UdpSocket::bind(ANY).and_then(|port| port.local_addr()));

@@ -1,4 +1,4 @@
-//! What every machine test starts from: the images of `hello`, built and signed once, and the keys.
+//! What every machine test starts from: the images of an application, built and signed once, and the keys.
 
 use crate::image::{Parts, keys};
 use minisign::SecretKey;
@@ -28,10 +28,34 @@ pub struct Prepared {
     pub stranger: SecretKey,
 }
 
-/// Built when first asked for.
-pub static PREPARED: LazyLock<Prepared> = LazyLock::new(|| {
-    let image =
-        |version: &str| build::build_app(&BuildOptions::new("hello").version(version)).expect("hello builds");
+/// Which application a machine runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum App {
+    /// What it takes to serve.
+    #[default]
+    Hello,
+    /// It takes, keeps and releases private memory: `tests/apps/vault`.
+    Vault,
+}
+
+impl App {
+    /// Its images; built when first asked for.
+    #[must_use]
+    pub fn prepared(self) -> &'static Prepared {
+        static HELLO: LazyLock<Prepared> = LazyLock::new(|| prepare("hello"));
+        static VAULT: LazyLock<Prepared> = LazyLock::new(|| prepare("vault"));
+        match self {
+            Self::Hello => &HELLO,
+            Self::Vault => &VAULT,
+        }
+    }
+}
+
+fn prepare(app: &str) -> Prepared {
+    let image = |version: &str| {
+        build::build_app(&BuildOptions::new(app).version(version))
+            .unwrap_or_else(|error| panic!("{app} does not build: {error:#}"))
+    };
     let (old, new) = (image("1.0.0"), image("1.1.0"));
     let read = |path: &PathBuf| fs::read(path).expect("the image is there");
     let directory = files::development().expect("development keys");
@@ -47,4 +71,4 @@ pub static PREPARED: LazyLock<Prepared> = LazyLock::new(|| {
         operator: secret(Role::Operator),
         stranger: keys().sk,
     }
-});
+}

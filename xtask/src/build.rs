@@ -73,7 +73,7 @@ const FIRST_STAGE: &str = "first-stage";
 /// What to build, and what to sign it with.
 #[derive(Clone, Debug, Default)]
 pub struct BuildOptions {
-    /// The application's package under `apps/`.
+    /// The application's package, under `apps/` or `tests/apps/`.
     pub app: String,
     /// The version in the manifest; the package's own if none is given.
     pub version: Option<String>,

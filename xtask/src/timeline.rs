@@ -4,11 +4,12 @@ use crate::control::{Replacement, Span};
 use std::fmt::Write as _;
 
 /// The phases in their order.
-pub const PHASES: [&str; 9] = [
+pub const PHASES: [&str; 10] = [
     "receive",
     "verify",
     "stage",
     "quiesce",
+    "reset",
     "stop",
     "flush",
     "start",
@@ -46,6 +47,9 @@ pub fn draw(replacement: &Replacement) -> String {
         "from the order to the successor's first answer",
         &rows(replacement, blackout),
     );
+    if replacement.private_pages_reset > 0 {
+        _ = writeln!(text, "  private pages reset: {}", replacement.private_pages_reset);
+    }
     flushes(&mut text, replacement);
     text
 }

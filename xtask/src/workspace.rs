@@ -64,6 +64,10 @@ struct Package {
 /// # Errors
 /// If `cargo metadata` fails.
 pub fn apps() -> Result<Vec<App>> {
+    apps_below("apps")
+}
+
+fn apps_below(directory: &str) -> Result<Vec<App>> {
     let output = cargo()
         .args(["metadata", "--no-deps", "--format-version=1"])
         .output()
@@ -74,7 +78,7 @@ pub fn apps() -> Result<Vec<App>> {
     }
     let metadata: Metadata =
         serde_json::from_slice(&output.stdout).context("`cargo metadata` printed something unexpected")?;
-    let apps = root().join("apps");
+    let apps = root().join(directory);
     Ok(metadata
         .packages
         .into_iter()
@@ -86,13 +90,14 @@ pub fn apps() -> Result<Vec<App>> {
         .collect())
 }
 
-/// The application called `name`.
+/// The application called `name`: one of [`apps`], or one that is there for tests only, under `tests/apps/`.
 ///
 /// # Errors
 /// If there is none of that name; the error lists those that exist.
 pub fn app(name: &str) -> Result<App> {
     let apps = apps()?;
-    if let Some(app) = apps.iter().find(|a| a.name == name) {
+    let tests = apps_below("tests/apps")?;
+    if let Some(app) = apps.iter().chain(&tests).find(|a| a.name == name) {
         return Ok(app.clone());
     }
     let names: Vec<_> = apps.iter().map(|a| a.name.as_str()).collect();

@@ -203,6 +203,11 @@ pub(super) fn flush_into(pen: Pen, core: CoreId) {
     slot.flush_end.store(tsc(), Ordering::Relaxed);
 }
 
+/// Writes back and invalidates this core's caches while it goes on serving.
+pub(crate) fn flush_here(_: HostFlush) {
+    write_back_caches();
+}
+
 /// WBINVD. Not inside a TDX guest, where it raises #VE: whoever calls holds a [`HostFlush`] or a flag made from one.
 fn write_back_caches() {
     // SAFETY: writes back and invalidates caches; memory stays as the program sees it (Intel SDM vol. 2, WBINVD). It is

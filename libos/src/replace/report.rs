@@ -4,7 +4,8 @@ use alloc::string::String;
 
 use super::machine::{Activity, Machine};
 use super::stage::Staged;
-use super::status::{self, Cores, Flush, Image, Memory, Network, Origin, State, Status, Telemetry};
+use super::status::{self, Cores, Flush, Image, Memory, Network, Origin, PrivateMemory, State, Status, Telemetry};
+use crate::confidential::private;
 use crate::cpu::{current, time};
 use crate::memory;
 use crate::net::{self, Configuration};
@@ -28,6 +29,7 @@ pub(super) fn status(machine: &Machine) -> String {
     let (heap_bytes, heap_used) = memory::heap::usage();
     let counters = sink::counters();
     let configuration = machine.network.configuration();
+    let private = private::summary();
     machine.with(|state| {
         status::json(&Status {
             image: Image {
@@ -54,6 +56,11 @@ pub(super) fn status(machine: &Machine) -> String {
                 online: current::online().len(),
             },
             memory: Memory::new(memory::counts(), heap_bytes, heap_used),
+            private_memory: PrivateMemory {
+                records: private.records,
+                pages: private.pages,
+                to_hand_over: private.to_hand_over,
+            },
             flush: Flush::new(machine.options.flush, machine.flush_decision()),
             network: configuration.as_ref().map(network),
             telemetry: Telemetry {

@@ -98,6 +98,8 @@ numbered! {
         FirstAnswer = 10, "first_answer";
         /// Probation, up to commit.
         Commit = 11, "commit";
+        /// Private pages are reset.
+        Reset = 12, "reset";
     }
 }
 
@@ -192,6 +194,9 @@ pub struct Timeline {
     /// How it ended.
     #[n(6)]
     pub outcome: Outcome,
+    /// Private pages of 4 KiB that were reset before the jump.
+    #[cbor(n(7), default)]
+    pub private_pages_reset: u64,
 }
 
 impl Timeline {
@@ -207,6 +212,7 @@ impl Timeline {
             spans: Vec::new(),
             flushes: Vec::new(),
             outcome,
+            private_pages_reset: 0,
         }
     }
 
@@ -256,6 +262,7 @@ impl Timeline {
             verify: ms(Phase::Verify),
             stage: ms(Phase::Stage),
             quiesce: ms(Phase::Quiesce),
+            reset: ms(Phase::Reset),
             stop: ms(Phase::Stop),
             flush: ms(Phase::Flush),
             start: ms(Phase::Start),
@@ -285,6 +292,7 @@ impl Timeline {
             outcome: self.outcome.name(),
             phases_ms: self.phases_ms(),
             blackout_ms: self.blackout_ns().map(milliseconds),
+            private_pages_reset: self.private_pages_reset,
             flush: self.flushes.iter().map(flush).collect(),
             spans: self.spans.iter().map(span).collect(),
         }
@@ -307,6 +315,7 @@ pub struct PhasesMs {
     pub verify: Option<f64>,
     pub stage: Option<f64>,
     pub quiesce: Option<f64>,
+    pub reset: Option<f64>,
     pub stop: Option<f64>,
     pub flush: Option<f64>,
     pub start: Option<f64>,
@@ -323,6 +332,7 @@ pub struct LastReplacement<'a> {
     outcome: &'static str,
     phases_ms: PhasesMs,
     blackout_ms: Option<f64>,
+    private_pages_reset: u64,
     flush: Vec<FlushView>,
     spans: Vec<SpanView>,
 }

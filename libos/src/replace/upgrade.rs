@@ -2,6 +2,7 @@
 
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use loader::boot::{self, Parameters, Region};
@@ -14,9 +15,10 @@ use super::machine::Machine;
 use super::stage::Staged;
 use super::timeline::{Outcome, Phase, Timeline};
 use crate::confidential::policy::HostFlush;
+use crate::confidential::private;
 use crate::cpu::{CoreId, registers::tsc, stop, time};
 use crate::device::{network, serial};
-use crate::memory;
+use crate::memory::{CHUNK, regions};
 use crate::start::identity;
 use crate::task::{sleep, spawn_on};
 use crate::telemetry::sink;
@@ -35,19 +37,7 @@ pub(super) async fn replace(machine: &'static Machine, mut staged: Staged, mut t
     sink::replacement_begins(machine, &timeline);
     machine.network.stop_accepting();
     drain(machine).await;
-    let problem = match prepare(machine, &mut staged, &timeline, quiesce) {
-        Ok(boot_info) => {
-            network::cut_off_others();
-            let jump = Jump {
-                flush: machine.flush_decision().permit(),
-                entry: staged.loaded.entry,
-                boot_info,
-                stack: staged.layout.stack.start,
-            };
-            spawn_on(CoreId::BOOT, async move { jump.now() }).await
-        }
-        Err(problem) => problem,
-    };
+    let problem = attempt(machine, &mut staged, &mut timeline, quiesce).await;
     machine.network.resume_accepting();
     error!(
         "the replacement failed, {} {} serves on: {}",
@@ -59,6 +49,46 @@ pub(super) async fn replace(machine: &'static Machine, mut staged: Staged, mut t
     timeline.outcome = Outcome::Failed;
     sink::replacement_failed(&timeline, &problem);
     machine.take_back(staged, timeline);
+}
+
+/// All from the end of the drain to the jump. Returns only if there was none, and why.
+async fn attempt(
+    machine: &'static Machine,
+    staged: &mut Staged,
+    timeline: &mut Timeline,
+    quiesce: time::Instant,
+) -> Refusal {
+    // Until the jump, or until this returns, nobody takes or releases private memory.
+    let _private = match reset_private_pages(timeline).await {
+        Ok(all) => all,
+        Err(problem) => return problem,
+    };
+    let boot_info = match prepare(machine, staged, timeline, quiesce) {
+        Ok(boot_info) => boot_info,
+        Err(problem) => return problem,
+    };
+    network::cut_off_others();
+    let jump = Jump {
+        flush: machine.flush_decision().permit(),
+        entry: staged.loaded.entry,
+        boot_info,
+        stack: staged.layout.stack.start,
+    };
+    spawn_on(CoreId::BOOT, async move { jump.now() }).await
+}
+
+/// What the TDX module and TDs had becomes ordinary memory, unless the successor takes it over.
+async fn reset_private_pages(timeline: &mut Timeline) -> Result<private::AllReset, Refusal> {
+    let start = time::now();
+    let all = private::reset_all()
+        .await
+        .map_err(|error| Refusal::new(Code::PrivatePages, format!("{error}")))?;
+    if all.pages > 0 {
+        info!("{} private pages reset", all.pages);
+    }
+    timeline.private_pages_reset = all.pages;
+    timeline.record(Phase::Reset, identity().generation, start.0, time::now().0);
+    Ok(all)
 }
 
 /// Lets requests under way be answered, then resets what is left, so that no peer waits for a connection that is gone.
@@ -92,8 +122,8 @@ fn prepare(
     quiesce: time::Instant,
 ) -> Result<u64, Refusal> {
     let failed = |message| Refusal::new(Code::StopFailed, message);
-    let record = handover::encode(&Handover::compose(machine, timeline, quiesce))
-        .map_err(|error| failed(format!("{error}")))?;
+    let handover = Handover::compose(machine, timeline, quiesce);
+    let record = handover::encode(&handover).map_err(|error| failed(format!("{error}")))?;
     let area = staged.layout.parameters.clone();
     let base = staged.chunks.range().start;
     let area_bytes = &mut staged.chunks.bytes()[(area.start - base) as usize..(area.end - base) as usize];
@@ -103,10 +133,21 @@ fn prepare(
     record_part[..record.len()].copy_from_slice(&record);
     let record_start = area.start + PARAMETER_BYTES / 2;
     let own = machine_region(&staged.layout.own);
+    // A successor that does not know of private memory must not know of this memory at all.
+    let private: Vec<_> = handover.private.iter().map(|range| range.start..range.end).collect();
+    let memory = regions::carve(&machine.parameters.memory, &private);
+    if memory.len() > boot::MAX_REGIONS {
+        let message = format!(
+            "private memory leaves {} pieces of memory for the successor, which reads {}: take it in fewer pieces",
+            memory.len(),
+            boot::MAX_REGIONS
+        );
+        return Err(Refusal::new(Code::PrivatePages, message));
+    }
     let parameters = Parameters {
-        memory: &machine.parameters.memory,
+        memory: &memory,
         // A copy that the first stage made lies in the first instar's memory, which is wiped.
-        rsdp: machine.parameters.rsdp.filter(|rsdp| *rsdp < memory::CHUNK),
+        rsdp: machine.parameters.rsdp.filter(|rsdp| *rsdp < CHUNK),
         command_line: &machine.parameters.command_line,
         own,
         manifest: &staged.manifest_text,

@@ -14,6 +14,7 @@ use super::queue::Limits;
 use super::resource::{Identity, resource};
 use super::span::{self, SpanId, TraceId};
 use super::{Resource, Signal, logs, metrics, names};
+use crate::confidential::private;
 use crate::cpu::{current, random, time};
 use crate::memory;
 use crate::net::Notify;
@@ -154,6 +155,7 @@ pub(super) fn queue_metrics(machine: &Machine) {
     let (heap_bytes, heap_used) = memory::heap::usage();
     let frames = machine.network().stats().frames;
     let (committed, failed) = machine.replacements();
+    let private = private::summary();
     let snapshot = metrics::Snapshot {
         now_unix_ns: time::unix(now),
         start_unix_ns: time::unix(sink.entered),
@@ -165,6 +167,11 @@ pub(super) fn queue_metrics(machine: &Machine) {
             own: counts.own,
             staged: counts.staged,
             predecessor: counts.predecessor,
+            private: counts.private,
+        },
+        private_pages: metrics::PrivatePages {
+            module: private.module,
+            td: private.td,
         },
         heap_bytes,
         heap_used,
@@ -201,7 +208,7 @@ pub(crate) fn replacement_begins(machine: &Machine, timeline: &Timeline) {
 /// A replacement ended before the jump.
 pub(crate) fn replacement_failed(timeline: &Timeline, problem: &Refusal) {
     queue_spans(timeline, |sink| {
-        let mut spans = spans(timeline, |span| span.name == Phase::Quiesce);
+        let mut spans = spans(timeline, |span| matches!(span.name, Phase::Quiesce | Phase::Reset));
         let mut root = root(timeline);
         root.outcome = span::Outcome::Error(problem.message.clone());
         spans.push(root.with(names::ERROR_TYPE, problem.code));
@@ -222,7 +229,7 @@ pub(crate) fn replacement_committed(machine: &Machine, predecessor: &Handover, t
             host_id: &sink.host_id,
             attributes: &sink.attributes,
         });
-        let late = [Phase::Quiesce, Phase::Stop, Phase::Flush, Phase::Jump];
+        let late = [Phase::Quiesce, Phase::Reset, Phase::Stop, Phase::Flush, Phase::Jump];
         let mut theirs = spans(timeline, |span| {
             span.generation == predecessor.generation && late.contains(&span.name)
         });
@@ -257,14 +264,18 @@ fn spans(timeline: &Timeline, wanted: impl Fn(&crate::replace::timeline::Span) -
     numbered
         .map(|(index, phase)| {
             let id = trace_id.span_id(phase.generation.into(), index);
-            span::Span::new(
+            let span = span::Span::new(
                 phase.name.name(),
                 trace_id,
                 id,
                 Some(root),
                 phase.start_ns,
                 phase.end_ns,
-            )
+            );
+            match phase.name {
+                Phase::Reset => span.with(names::PRIVATE_PAGES_RESET, timeline.private_pages_reset),
+                _ => span,
+            }
         })
         .collect()
 }

@@ -28,6 +28,7 @@ fn status<'a>(timeline: &'a Timeline, decision: &'a FlushDecision) -> Status<'a>
         own: 3,
         staged: 1,
         predecessor: 0,
+        private: 0,
     };
     Status {
         image: Image {
@@ -49,6 +50,11 @@ fn status<'a>(timeline: &'a Timeline, decision: &'a FlushDecision) -> Status<'a>
             online: 4,
         },
         memory: Memory::new(counts, 10, 5),
+        private_memory: PrivateMemory {
+            records: 0,
+            pages: 0,
+            to_hand_over: 0,
+        },
         flush: Flush::new(FlushPolicy::Auto, decision),
         network: Some(Network {
             mac: [0x52, 0x54, 0, 0x12, 0x34, 0x56],

@@ -1,0 +1,127 @@
+//! For tests: takes private memory, writes into it in the TDX module's stead, hands it over, releases it, and says what is
+//! in it. One command a request:
+//!
+//! | path | what happens | answer |
+//! |---|---|---|
+//! | `/take/KEY/PURPOSE/CHUNKS` | memory is taken, PURPOSE `module` or `td`, and filled | its address |
+//! | `/hand-over/ADDRESS` | it is to be handed over | |
+//! | `/release/ADDRESS`, `/drop/ADDRESS` | it is released; dropped, which releases it in the background | |
+//! | `/sum/ADDRESS` | | FNV-1a of its contents |
+//! | `/inherited` | what the predecessor handed over is held from now on | a line for each piece: address, key, bytes |
+//! | `/measure/BYTES` | that much free memory is reset | pages, nanoseconds, method |
+#![no_main]
+#![cfg_attr(metal, no_std)]
+
+extern crate alloc;
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use libos::confidential::ledger::Purpose;
+use libos::confidential::private::{self, PrivateMemory};
+use libos::http::{self, Request, Response};
+use libos::start;
+use spin::Mutex;
+
+libos::main!(main);
+
+static HELD: Mutex<Vec<PrivateMemory>> = Mutex::new(Vec::new());
+
+async fn main() {
+    if let Err(error) = http::serve(80, answer).await {
+        log::error!("no HTTP: {error}");
+    }
+}
+
+async fn answer(request: Request) -> Response {
+    match command(request.path()).await {
+        Ok(text) => Response::text(200, &text),
+        Err(problem) => Response::text(409, &problem),
+    }
+}
+
+async fn command(path: &str) -> Result<String, String> {
+    let words: Vec<&str> = path.split('/').skip(1).collect();
+    match words[..] {
+        [""] => Ok(format!("{}\n", start::identity().generation)),
+        ["take", key, purpose, chunks] => take(key, purpose, chunks),
+        ["hand-over", address] => {
+            let mut memory = let_go(address)?;
+            memory.hand_over().await;
+            HELD.lock().push(memory);
+            Ok(String::new())
+        }
+        ["release", address] => {
+            let memory = let_go(address)?;
+            memory.release().await.map_err(|error| error.to_string())?;
+            Ok(String::new())
+        }
+        ["drop", address] => let_go(address).map(|_| String::new()),
+        ["sum", address] => {
+            let memory = let_go(address)?;
+            let sum = sum(&memory);
+            HELD.lock().push(memory);
+            Ok(format!("{sum:016x}"))
+        }
+        ["inherited"] => {
+            let found = private::inherited();
+            let line = |it: &PrivateMemory| {
+                let range = it.range();
+                format!("{:#x} {} {}\n", range.start, it.key().number(), range.end - range.start)
+            };
+            let lines = found.iter().map(line).collect();
+            HELD.lock().extend(found);
+            Ok(lines)
+        }
+        ["measure", bytes] => {
+            let (pages, ns, method) = private::measure(number(bytes)?).await?;
+            Ok(format!("{pages} {ns} {method:?}"))
+        }
+        _ => Err(String::from("there is no such command")),
+    }
+}
+
+fn take(key: &str, purpose: &str, chunks: &str) -> Result<String, String> {
+    let key = private::key(number(key)? as u32).map_err(|error| error.to_string())?;
+    let purpose = match purpose {
+        "module" => Purpose::Module,
+        "td" => Purpose::Td,
+        _ => return Err(String::from("module or td?")),
+    };
+    let memory =
+        PrivateMemory::take(number(chunks)? << 21, key, purpose).map_err(|error| error.to_string())?;
+    let range = memory.range();
+    for address in range.clone().step_by(8) {
+        // SAFETY: mapped writable, and ours. Nobody has given it to a module.
+        unsafe { (address as *mut u64).write_volatile(address ^ 0x5a5a_5a5a_5a5a_5a5a) };
+    }
+    HELD.lock().push(memory);
+    Ok(format!("{:#x}", range.start))
+}
+
+fn number(text: &str) -> Result<u64, String> {
+    let parsed = match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    parsed.map_err(|_| format!("{text:?} is no number"))
+}
+
+/// The piece of memory at `address`, which is not among those held any more.
+fn let_go(address: &str) -> Result<PrivateMemory, String> {
+    let address = number(address)?;
+    let mut held = HELD.lock();
+    let at = held.iter().position(|memory| memory.range().start == address);
+    at.map(|at| held.swap_remove(at))
+        .ok_or_else(|| format!("nothing is held at {address:#x}"))
+}
+
+/// FNV-1a over words instead of bytes.
+fn sum(memory: &PrivateMemory) -> u64 {
+    memory.range().step_by(8).fold(0xcbf2_9ce4_8422_2325, |sum, address| {
+        // SAFETY: mapped, and ours.
+        let word = unsafe { (address as *const u64).read_volatile() };
+        (sum ^ word).wrapping_mul(0x0100_0000_01b3)
+    })
+}
