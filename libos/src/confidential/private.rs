@@ -10,31 +10,31 @@
 //! memory.release().await?;
 //! ```
 
-use alloc::format;
-use alloc::sync::{Arc, Weak};
+mod error;
+mod work;
+
+pub use error::{ResetError, TakeError};
+pub use work::{MeasureError, Measured, measure};
+
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 use core::time::Duration;
 
 use log::error;
 use spin::Mutex;
-use thiserror::Error;
 
-use super::ledger::{Fate, KeyId, KeyIdError, Ledger, LedgerError, Purpose, Record};
+use super::ledger::{Fate, KeyId, KeyIdError, Ledger, Purpose, Record};
 use super::policy::HostFlush;
-use super::reset::{self, CannotReset, Method};
-use super::reset::job::{Job, Share};
+use super::reset::{self, CannotReset, Method, job::Job};
 use crate::cpu::{self, current, random, stop, time};
 use crate::memory::{self, CHUNK, chunks::Owner};
 use crate::replace::handover::PrivateRange;
 use crate::task::{self, sleep, spawn_on, yield_now};
+use work::{STEP, Work};
 
-/// How long a core may be kept from its other tasks by one step of a reset.
-const STEP: Duration = Duration::from_micros(500);
 /// How long a core may take to flush, or all cores together to reset a page, before the reset is given up.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Shares for each core: a core that is busy with something else takes fewer.
-const SHARES_PER_CORE: usize = 4;
 
 // Lock order: books, then heap and chunks. Nobody keeps the books while anything long happens.
 static BOOKS: Mutex<Books> = Mutex::new(Books {
@@ -48,68 +48,6 @@ struct Books {
     /// A replacement has begun to reset: what is recorded now is what the successor is told.
     frozen: bool,
     flush: Option<HostFlush>,
-}
-
-/// Why there is no private memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum TakeError {
-    /// Not a key of this machine's.
-    #[error("{0}")]
-    Key(#[from] KeyIdError),
-    /// No bytes were asked for.
-    #[error("private memory of 0 bytes: ask for at least one")]
-    Nothing,
-    /// Not enough free chunks in a row.
-    #[error(
-        "private memory needs {chunks} free chunks of 2 MiB in a row, and there is no such place: take smaller pieces, \
-         or release some"
-    )]
-    NoMemory {
-        /// How many were asked for.
-        chunks: u64,
-    },
-    /// The ledger does not take it.
-    #[error("{0}")]
-    Ledger(#[from] LedgerError),
-    /// This instar is being replaced.
-    #[error("this instar is being replaced, and gives no private memory away any more: try again if it serves on")]
-    Replacing,
-}
-
-/// Why private memory has not been reset. It stays in the ledger, and nobody else gets it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum ResetError {
-    /// This machine cannot.
-    #[error("{pages} private pages cannot be reset: {why}")]
-    Cannot {
-        /// How many pages.
-        pages: u64,
-        /// Why.
-        why: CannotReset,
-    },
-    /// A core did not flush its caches in time.
-    #[error(
-        "{pages} private pages were not reset: a core did not flush its caches within {} s",
-        PATIENCE.as_secs()
-    )]
-    NotFlushed {
-        /// How many pages.
-        pages: u64,
-    },
-    /// The cores did not get on with it.
-    #[error(
-        "{left} of {pages} private pages were not reset: no core reset one within {} s",
-        PATIENCE.as_secs()
-    )]
-    Stuck {
-        /// How many are left.
-        left: u64,
-        /// Of how many.
-        pages: u64,
-    },
-    /// A core is still busy with a reset that was given up.
-    #[error("an earlier reset of private pages has been given up and has not ended yet")]
-    Busy,
 }
 
 /// The TDX KeyID of this number on this machine.
@@ -148,7 +86,8 @@ impl PrivateMemory {
         if books.frozen {
             return Err(TakeError::Replacing);
         }
-        let range = memory::with_chunks(|map| map.take_run(chunks, Owner::Private, u64::MAX, random)).flatten();
+        let range =
+            memory::with_chunks(|map| map.take_run(chunks, Owner::Private, u64::MAX, random)).flatten();
         let range = range.ok_or(TakeError::NoMemory { chunks })?;
         let recorded = books.ledger.add(Record {
             range: range.clone(),
@@ -323,7 +262,7 @@ pub(crate) fn to_hand_over() -> Vec<PrivateRange> {
 pub(crate) struct AllReset {
     /// How many pages were reset.
     pub pages: u64,
-    _work: Arc<Work>,
+    _work: Arc<Work<Frozen>>,
 }
 
 /// Resets what is not to be handed over, on all cores together, while they go on with their tasks.
@@ -336,41 +275,22 @@ pub(crate) async fn reset_all() -> Result<AllReset, ResetError> {
         let books = BOOKS.lock();
         (books.ledger.pages(Fate::Reset), books.flush)
     };
-    let online: Vec<_> = current::online().iter().collect();
     let job = if pages == 0 {
         Job::new(Method::PlainStores, Vec::new())
     } else {
         let method = ready_to_reset(flush, pages).await?;
-        Job::new(method, BOOKS.lock().ledger.plan(online.len() * SHARES_PER_CORE))
+        Job::new(method, BOOKS.lock().ledger.plan(work::shares()))
     };
-    let work = Arc::new(Work { job, _frozen: frozen });
-    if pages > 0 {
-        let tasks: Vec<_> = online
-            .iter()
-            .map(|core| spawn_on(*core, help(Arc::downgrade(&work))))
-            .collect();
-        let (mut seen, mut since) = (pages, time::now());
-        while let left @ 1.. = work.job.left() {
-            if left < seen {
-                (seen, since) = (left, time::now());
-            } else if time::now() >= since + PATIENCE {
-                return Err(ResetError::Stuck { left, pages });
-            }
-            sleep(Duration::from_micros(100)).await;
-        }
-        drop(tasks);
+    let work = Arc::new(Work::new(job, frozen));
+    // SAFETY: the plan holds private pages only, which the ledger keeps from everybody while `Frozen` lives.
+    let left = unsafe { work::share_out(&work) }.await;
+    if left > 0 {
+        return Err(ResetError::Stuck { left, pages });
     }
     Ok(AllReset { pages, _work: work })
 }
 
-/// A reset under way. Helpers hold it only while they write, so the ledger is thawed when nobody writes any more: not
-/// before, and not only when a core that has got stuck elsewhere comes back.
-#[derive(Debug)]
-struct Work {
-    job: Job,
-    _frozen: Frozen,
-}
-
+/// Until this is dropped the ledger stays as it is.
 #[derive(Debug)]
 struct Frozen(());
 
@@ -384,21 +304,6 @@ impl Frozen {
 impl Drop for Frozen {
     fn drop(&mut self) {
         BOOKS.lock().frozen = false;
-    }
-}
-
-/// One core's part.
-async fn help(work: Weak<Work>) {
-    let mut share = Share::default();
-    while let Some(work) = work.upgrade() {
-        let until = time::now() + STEP;
-        // SAFETY: the plan holds private pages only, which the ledger keeps from everybody while `work` lives.
-        let more = unsafe { work.job.step(&mut share, || time::now() < until) };
-        drop(work);
-        if !more {
-            return;
-        }
-        yield_now().await;
     }
 }
 
@@ -460,27 +365,4 @@ async fn when_not_frozen<R>(mut action: impl FnMut(&mut Books) -> R) -> R {
         }
         sleep(Duration::from_millis(1)).await;
     }
-}
-
-/// How fast this machine resets memory that nobody uses, for measurements: `bytes` of free chunks are taken, reset by one
-/// core in steps as a replacement does, and freed. Returns the pages, the nanoseconds, and the method.
-///
-/// # Errors
-/// A text: there is not that much free memory, or it cannot be reset here.
-pub async fn measure(bytes: u64) -> Result<(u64, u64, Method), alloc::string::String> {
-    let method = reset::can_reset(&cpu::platform(), true).map_err(|error| format!("{error}"))?;
-    let chunks = bytes.div_ceil(CHUNK);
-    let random = random::number();
-    let range = memory::with_chunks(|map| map.take_run(chunks, Owner::Private, u64::MAX, random)).flatten();
-    let range = range.ok_or_else(|| format!("there are no {chunks} free chunks in a row"))?;
-    let (mut rest, start) = (range.clone(), time::now());
-    while !rest.is_empty() {
-        let until = time::now() + STEP;
-        // SAFETY: just taken from the map, and known to nobody else.
-        unsafe { reset::zero_pages(&method, &mut rest, || time::now() < until) };
-        yield_now().await;
-    }
-    let took = time::now() - start;
-    let _ = memory::with_chunks(|map| map.release(&range));
-    Ok(((range.end - range.start) / super::ledger::PAGE_BYTES, took.as_nanos() as u64, method))
 }

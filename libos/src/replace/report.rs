@@ -4,7 +4,9 @@ use alloc::string::String;
 
 use super::machine::{Activity, Machine};
 use super::stage::Staged;
-use super::status::{self, Cores, Flush, Image, Memory, Network, Origin, PrivateMemory, State, Status, Telemetry};
+use super::status::{
+    self, Cores, Flush, Image, Memory, Network, Origin, PrivateMemory, State, Status, Telemetry,
+};
 use crate::confidential::private;
 use crate::cpu::{current, time};
 use crate::memory;

@@ -134,7 +134,11 @@ fn prepare(
     let record_start = area.start + PARAMETER_BYTES / 2;
     let own = machine_region(&staged.layout.own);
     // A successor that does not know of private memory must not know of this memory at all.
-    let private: Vec<_> = handover.private.iter().map(|range| range.start..range.end).collect();
+    let private: Vec<_> = handover
+        .private
+        .iter()
+        .map(|range| range.start..range.end)
+        .collect();
     let memory = regions::carve(&machine.parameters.memory, &private);
     if memory.len() > boot::MAX_REGIONS {
         let message = format!(

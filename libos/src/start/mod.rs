@@ -19,8 +19,8 @@ use crate::command_line::CommandLine;
 use crate::confidential::{policy, private};
 use crate::cpu::{ApicId, CoreId, apic, current, pen::Pen, registers, smp, stop, time};
 use crate::device::{acpi, serial};
-use crate::memory::{self, regions};
 use crate::memory::chunks::{ChunkMap, Owner};
+use crate::memory::{self, regions};
 use crate::replace::handover::{self, Essentials};
 use crate::task::executor;
 

@@ -208,7 +208,9 @@ pub(crate) fn replacement_begins(machine: &Machine, timeline: &Timeline) {
 /// A replacement ended before the jump.
 pub(crate) fn replacement_failed(timeline: &Timeline, problem: &Refusal) {
     queue_spans(timeline, |sink| {
-        let mut spans = spans(timeline, |span| matches!(span.name, Phase::Quiesce | Phase::Reset));
+        let mut spans = spans(timeline, |span| {
+            matches!(span.name, Phase::Quiesce | Phase::Reset)
+        });
         let mut root = root(timeline);
         root.outcome = span::Outcome::Error(problem.message.clone());
         spans.push(root.with(names::ERROR_TYPE, problem.code));
@@ -229,7 +231,13 @@ pub(crate) fn replacement_committed(machine: &Machine, predecessor: &Handover, t
             host_id: &sink.host_id,
             attributes: &sink.attributes,
         });
-        let late = [Phase::Quiesce, Phase::Reset, Phase::Stop, Phase::Flush, Phase::Jump];
+        let late = [
+            Phase::Quiesce,
+            Phase::Reset,
+            Phase::Stop,
+            Phase::Flush,
+            Phase::Jump,
+        ];
         let mut theirs = spans(timeline, |span| {
             span.generation == predecessor.generation && late.contains(&span.name)
         });

@@ -46,7 +46,10 @@ fn snapshot() -> Snapshot {
             predecessor: 1,
             private: 4,
         },
-        private_pages: super::metrics::PrivatePages { module: 512, td: 1536 },
+        private_pages: super::metrics::PrivatePages {
+            module: 512,
+            td: 1536,
+        },
         heap_bytes: 4 << 20,
         heap_used: 1234,
         cores_online: 4,

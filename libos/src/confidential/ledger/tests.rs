@@ -69,7 +69,9 @@ fn what_is_recorded_is_found_and_counted() {
     let mut ledger = Ledger::new();
     ledger.add(record(100, 10, 40, Fate::Reset)).expect("free");
     ledger.add(record(20, 5, 41, Fate::HandOver)).expect("free");
-    ledger.add(record(25, 5, 41, Fate::HandOver)).expect("free, next to it");
+    ledger
+        .add(record(25, 5, 41, Fate::HandOver))
+        .expect("free, next to it");
     assert_eq!(ledger.pages(Fate::Reset), 10);
     assert_eq!(ledger.pages(Fate::HandOver), 10);
     assert_eq!(ledger.pages_under(KeyId(40)), 10);
@@ -129,14 +131,9 @@ fn errors_say_where() {
         );
     }
     for first in 1..MAX_RECORDS as u64 {
-        ledger
-            .add(record(100 + first, 1, 40, Fate::Reset))
-            .expect("room");
+        ledger.add(record(100 + first, 1, 40, Fate::Reset)).expect("room");
     }
-    assert_eq!(
-        ledger.add(record(0, 1, 40, Fate::Reset)),
-        Err(LedgerError::Full)
-    );
+    assert_eq!(ledger.add(record(0, 1, 40, Fate::Reset)), Err(LedgerError::Full));
 }
 
 #[test]

@@ -102,7 +102,11 @@ mod tests {
                     range: first..first + 10 * PAGE_BYTES,
                     key: KeyId::inherited(40),
                     purpose: Purpose::Td,
-                    fate: if group % 3 == 0 { Fate::HandOver } else { Fate::Reset },
+                    fate: if group % 3 == 0 {
+                        Fate::HandOver
+                    } else {
+                        Fate::Reset
+                    },
                     held: true,
                 })
                 .expect("free");

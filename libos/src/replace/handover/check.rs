@@ -40,8 +40,7 @@ pub(super) fn check(essentials: &Essentials) -> Result<(), &'static str> {
     let mut free_from = 0;
     for private in &essentials.private {
         let whole = private.start.is_multiple_of(CHUNK_BYTES) && private.end.is_multiple_of(CHUNK_BYTES);
-        let overlaps =
-            |own: &ChunkRange| private.start < own.end && own.start < private.end;
+        let overlaps = |own: &ChunkRange| private.start < own.end && own.start < private.end;
         ok(
             whole
                 && private.key_id != 0

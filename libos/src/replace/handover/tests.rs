@@ -271,8 +271,9 @@ fn nothing_above_its_limit_is_written() {
     assert!(malformed(
         |it| it.predecessor.version = "x".repeat(MAX_VERSION + 1)
     ));
-    assert!(malformed(|it| it.private =
-        (100..=100 + MAX_RECORDS as u64).map(|at| private(at, at + 1)).collect()));
+    assert!(malformed(|it| it.private = (100..=100 + MAX_RECORDS as u64)
+        .map(|at| private(at, at + 1))
+        .collect()));
     assert!(malformed(|it| it.cores = (0..2000)
         .map(|apic_id| HandedCore {
             apic_id,
@@ -306,8 +307,10 @@ fn the_largest_machine_fits() {
     };
     handover.predecessor_chunks = (1..=MAX_RANGES as u64).map(chunk).collect();
     handover.private = (0..MAX_RECORDS as u64)
-        .map(|at| {
-            PrivateRange { key_id: u32::MAX, purpose: u8::MAX, ..private((1 << 30) + at * 2, (1 << 30) + at * 2 + 1) }
+        .map(|at| PrivateRange {
+            key_id: u32::MAX,
+            purpose: u8::MAX,
+            ..private((1 << 30) + at * 2, (1 << 30) + at * 2 + 1)
         })
         .collect();
     for at in 0..100 {

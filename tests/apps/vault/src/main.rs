@@ -7,6 +7,7 @@
 //! | `/hand-over/ADDRESS` | it is to be handed over | |
 //! | `/release/ADDRESS`, `/drop/ADDRESS` | it is released; dropped, which releases it in the background | |
 //! | `/sum/ADDRESS` | | FNV-1a of its contents |
+//! | `/left/ADDRESS/CHUNKS` | whosever it is now | how many words are still as `/take` filled them |
 //! | `/inherited` | what the predecessor handed over is held from now on | a line for each piece: address, key, bytes |
 //! | `/measure/BYTES` | that much free memory is reset | pages, nanoseconds, method |
 #![no_main]
@@ -64,19 +65,41 @@ async fn command(path: &str) -> Result<String, String> {
             HELD.lock().push(memory);
             Ok(format!("{sum:016x}"))
         }
+        ["left", address, chunks] => {
+            let (start, bytes) = (number(address)?, number(chunks)? << 21);
+            // SAFETY: mapped as all memory of the machine is; read as words, whatever they mean.
+            let word = |address: u64| unsafe { (address as *const u64).read_volatile() };
+            let range = (start..start + bytes).step_by(8);
+            Ok(range
+                .filter(|address| word(*address) == pattern(*address))
+                .count()
+                .to_string())
+        }
         ["inherited"] => {
             let found = private::inherited();
             let line = |it: &PrivateMemory| {
                 let range = it.range();
-                format!("{:#x} {} {}\n", range.start, it.key().number(), range.end - range.start)
+                format!(
+                    "{:#x} {} {}\n",
+                    range.start,
+                    it.key().number(),
+                    range.end - range.start
+                )
             };
             let lines = found.iter().map(line).collect();
             HELD.lock().extend(found);
             Ok(lines)
         }
         ["measure", bytes] => {
-            let (pages, ns, method) = private::measure(number(bytes)?).await?;
-            Ok(format!("{pages} {ns} {method:?}"))
+            let found = private::measure(number(bytes)?)
+                .await
+                .map_err(|error| error.to_string())?;
+            Ok(format!(
+                "{} {} {:?}",
+                found.pages,
+                found.took.as_nanos(),
+                found.method
+            ))
         }
         _ => Err(String::from("there is no such command")),
     }
@@ -94,10 +117,15 @@ fn take(key: &str, purpose: &str, chunks: &str) -> Result<String, String> {
     let range = memory.range();
     for address in range.clone().step_by(8) {
         // SAFETY: mapped writable, and ours. Nobody has given it to a module.
-        unsafe { (address as *mut u64).write_volatile(address ^ 0x5a5a_5a5a_5a5a_5a5a) };
+        unsafe { (address as *mut u64).write_volatile(pattern(address)) };
     }
     HELD.lock().push(memory);
     Ok(format!("{:#x}", range.start))
+}
+
+/// What the word at `address` is filled with.
+const fn pattern(address: u64) -> u64 {
+    address ^ 0x5a5a_5a5a_5a5a_5a5a
 }
 
 fn number(text: &str) -> Result<u64, String> {
@@ -119,9 +147,12 @@ fn let_go(address: &str) -> Result<PrivateMemory, String> {
 
 /// FNV-1a over words instead of bytes.
 fn sum(memory: &PrivateMemory) -> u64 {
-    memory.range().step_by(8).fold(0xcbf2_9ce4_8422_2325, |sum, address| {
-        // SAFETY: mapped, and ours.
-        let word = unsafe { (address as *const u64).read_volatile() };
-        (sum ^ word).wrapping_mul(0x0100_0000_01b3)
-    })
+    memory
+        .range()
+        .step_by(8)
+        .fold(0xcbf2_9ce4_8422_2325, |sum, address| {
+            // SAFETY: mapped, and ours.
+            let word = unsafe { (address as *const u64).read_volatile() };
+            (sum ^ word).wrapping_mul(0x0100_0000_01b3)
+        })
 }
