@@ -152,7 +152,9 @@ fn bring_up(options: &CommandLine, inherited: Option<Configuration>) -> Result<&
         Clock.now(),
     )?;
     if !nic.has_interrupts() {
-        warn!("the network card has no MSI-X: it is asked every millisecond");
+        warn!(
+            "the network card does not interrupt (only virtio with MSI-X does): it is asked every millisecond"
+        );
         spawn(async {
             loop {
                 sleep(Duration::from_millis(1)).await;

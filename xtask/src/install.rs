@@ -20,32 +20,69 @@ pub const QEMU: Tool = Tool {
     package: "qemu-system-x86",
 };
 
-/// What the verbs that start a machine need.
-pub const FOR_MACHINES: &[Tool] = &[QEMU];
+const GRUB: Tool = Tool {
+    program: "grub-mkrescue",
+    package: "grub-common",
+};
+const GRUB_BIOS: Tool = Tool {
+    program: "/usr/lib/grub/i386-pc/multiboot2.mod",
+    package: "grub-pc-bin",
+};
+const XORRISO: Tool = Tool {
+    program: "xorriso",
+    package: "xorriso",
+};
+const MTOOLS: Tool = Tool {
+    program: "mformat",
+    package: "mtools",
+};
+const BOCHS: Tool = Tool {
+    program: "bochs",
+    package: "bochs",
+};
+const BOCHS_DISPLAY: Tool = Tool {
+    program: "/usr/lib/x86_64-linux-gnu/bochs/plugins/libbx_term_gui.so",
+    package: "bochs-term",
+};
+const BOCHS_BIOS: Tool = Tool {
+    program: "/usr/share/bochs/BIOS-bochs-latest",
+    package: "bochsbios",
+};
+const BOCHS_VGABIOS: Tool = Tool {
+    program: "/usr/share/bochs/VGABIOS-lgpl-latest",
+    package: "vgabios",
+};
 
-/// What the tests need besides: a boot medium with GRUB, for BIOS and for UEFI, and a UEFI to boot it.
+/// What starting a machine needs.
+pub const FOR_QEMU: &[Tool] = &[QEMU];
+
+/// What starting a machine under Bochs needs: the emulator, and a boot medium with GRUB.
+pub const FOR_BOCHS: &[Tool] = &[
+    BOCHS,
+    BOCHS_DISPLAY,
+    BOCHS_BIOS,
+    BOCHS_VGABIOS,
+    GRUB,
+    GRUB_BIOS,
+    XORRISO,
+    MTOOLS,
+];
+
+/// What the tests need: both emulators, a boot medium with GRUB, for BIOS and for UEFI, and a UEFI to boot it.
 pub const FOR_TESTS: &[Tool] = &[
     QEMU,
-    Tool {
-        program: "grub-mkrescue",
-        package: "grub-common",
-    },
-    Tool {
-        program: "/usr/lib/grub/i386-pc/multiboot2.mod",
-        package: "grub-pc-bin",
-    },
+    BOCHS,
+    BOCHS_DISPLAY,
+    BOCHS_BIOS,
+    BOCHS_VGABIOS,
+    GRUB,
+    GRUB_BIOS,
     Tool {
         program: "/usr/lib/grub/x86_64-efi/multiboot2.mod",
         package: "grub-efi-amd64-bin",
     },
-    Tool {
-        program: "xorriso",
-        package: "xorriso",
-    },
-    Tool {
-        program: "mformat",
-        package: "mtools",
-    },
+    XORRISO,
+    MTOOLS,
     Tool {
         program: "/usr/share/ovmf/OVMF.fd",
         package: "ovmf",

@@ -1,35 +1,123 @@
 //! The network card, whichever it is, for the network stack.
 
 use alloc::boxed::Box;
+use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::{Context, Poll, Waker};
 
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::time::Instant;
 use spin::Mutex;
+use virtio_drivers::transport::pci::bus::{DeviceFunction, DeviceFunctionInfo};
 
+use super::e1000::E1000;
 use super::pci;
-use super::virtio::{Buffer, VirtioNet};
+use super::virtio::VirtioNet;
 
 /// Why there is no network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NetworkError {
     /// No function on any PCI bus is a card that we drive.
-    #[error("no network card was found: add a virtio-net-pci device")]
+    #[error("no network card was found: add a virtio-net-pci or an e1000 (Intel 82540EM) device")]
     NotFound,
-    /// The card's registers were not where the specification puts them.
+    /// A virtio card's registers were not where the specification puts them.
     #[error("the network card has no modern virtio interface: disable-legacy=on gives it one")]
     Transport,
-    /// The card refused its queues.
+    /// A virtio card refused its queues.
     #[error("the network card refused to be set up")]
     Setup,
+    /// An e1000's registers are not in memory.
+    #[error("the network card has no registers in memory: the firmware must give its BAR 0 an address")]
+    Registers,
+    /// An e1000 was asked to reset itself, and had not after 10 ms.
+    #[error("the network card did not finish its reset within 10 ms: it is broken, or no 82540EM")]
+    Reset,
+    /// An e1000 has no address in its EEPROM, nor anywhere else.
+    #[error("the network card has no MAC address: its EEPROM is empty or does not answer")]
+    NoAddress,
 }
 
 /// The longest frame, without its checksum: 1500 bytes behind the Ethernet header.
 const FRAME: usize = 1514;
 
-// Boxed, so that the image does not hold its 5 KiB.
-static CARD: Mutex<Option<Box<VirtioNet>>> = Mutex::new(None);
+/// Room for a frame, what a card may put in front of it (virtio: 12 bytes), and its checksum; one of the sizes that an e1000
+/// takes.
+pub(super) const BUFFER: usize = 2048;
+
+/// A buffer that the card and the network stack pass to and fro.
+pub(super) type Buffer = Box<[u8; BUFFER]>;
+
+/// The cards that are driven. Boxed, so that the image does not hold their 5 KiB.
+enum Card {
+    Virtio(Box<VirtioNet>),
+    E1000(Box<E1000>),
+}
+
+/// The same for each kind of card.
+macro_rules! each {
+    ($card:expr, $name:ident => $action:expr) => {
+        match $card {
+            Card::Virtio($name) => $action,
+            Card::E1000($name) => $action,
+        }
+    };
+}
+
+impl Card {
+    /// The first virtio card in the order of the PCI buses; without one, the first e1000. Every instar of a machine finds
+    /// the same. virtio first, since it interrupts.
+    fn find() -> Result<Self, NetworkError> {
+        let functions = pci::functions();
+        let first = |matches: fn(&DeviceFunctionInfo) -> bool| {
+            let (function, _) = functions.iter().find(|(_, info)| matches(info))?;
+            Some(*function)
+        };
+        if let Some(function) = first(VirtioNet::matches) {
+            return Ok(Self::Virtio(Box::new(VirtioNet::new(function)?)));
+        }
+        let function = first(E1000::matches).ok_or(NetworkError::NotFound)?;
+        Ok(Self::E1000(Box::new(E1000::new(function)?)))
+    }
+
+    fn function(&self) -> DeviceFunction {
+        each!(self, card => card.function())
+    }
+
+    fn mac(&self) -> [u8; 6] {
+        each!(self, card => card.mac())
+    }
+
+    fn has_interrupts(&self) -> bool {
+        match self {
+            Self::Virtio(card) => card.has_interrupts(),
+            Self::E1000(_) => false,
+        }
+    }
+
+    fn listen(&mut self) {
+        if let Self::Virtio(card) = self {
+            card.listen();
+        }
+    }
+
+    fn receive(&mut self) -> Option<(Buffer, Range<usize>)> {
+        each!(self, card => card.receive())
+    }
+
+    fn recycle(&mut self, buffer: Buffer) {
+        each!(self, card => card.recycle(buffer));
+    }
+
+    fn can_transmit(&mut self) -> bool {
+        each!(self, card => card.can_transmit())
+    }
+
+    fn transmit<R>(&mut self, length: usize, fill: impl FnOnce(&mut [u8]) -> R) -> R {
+        each!(self, card => card.transmit(length, fill))
+    }
+}
+
+static CARD: Mutex<Option<Card>> = Mutex::new(None);
 
 // An interrupt handler may take no lock: it leaves a flag for the executor that it wakes, which wakes the task.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -38,17 +126,12 @@ static WAITING: Mutex<Option<Waker>> = Mutex::new(None);
 
 /// Finds the card and makes it ready.
 pub fn init() -> Result<Nic, NetworkError> {
-    let functions = pci::functions();
-    let (function, _) = functions
-        .iter()
-        .find(|(_, info)| VirtioNet::matches(info))
-        .ok_or(NetworkError::NotFound)?;
-    let card = VirtioNet::new(*function)?;
+    let card = Card::find()?;
     let nic = Nic {
         mac: card.mac(),
         has_interrupts: card.has_interrupts(),
     };
-    *CARD.lock() = Some(Box::new(card));
+    *CARD.lock() = Some(card);
     WORK.store(true, Ordering::SeqCst);
     Ok(nic)
 }
@@ -160,7 +243,7 @@ impl Device for Nic {
 /// A frame that has arrived.
 pub struct Received {
     buffer: Option<Buffer>,
-    frame: core::ops::Range<usize>,
+    frame: Range<usize>,
 }
 
 impl RxToken for Received {

@@ -4,7 +4,7 @@ use core::fmt::{self, Write};
 
 use spin::Mutex;
 use uart_16550::backend::PioBackend;
-use uart_16550::{Config, Uart16550};
+use uart_16550::{BaudRate, Config, Uart16550};
 use x86_64::instructions::port::Port;
 
 const COM1: u16 = 0x3f8;
@@ -17,7 +17,11 @@ pub fn init() {
     let Ok(mut uart) = (unsafe { Uart16550::new_port(COM1) }) else {
         return;
     };
-    if uart.init(Config::default()).is_ok() {
+    let config = Config {
+        baud_rate: BaudRate::Baud115200,
+        ..Config::default()
+    };
+    if uart.init(config).is_ok() {
         *LINE.lock() = Some(uart);
     }
 }
@@ -59,13 +63,23 @@ fn put(uart: &mut Uart16550<PioBackend>, text: fmt::Arguments<'_>) {
         fn write_str(&mut self, text: &str) -> fmt::Result {
             for byte in text.bytes() {
                 if byte == b'\n' {
-                    self.0.send_bytes_exact(b"\r");
+                    send(self.0, b'\r');
                 }
-                self.0.send_bytes_exact(&[byte]);
+                send(self.0, byte);
             }
             Ok(())
         }
     }
     // Writing to the UART does not fail.
     let _ = Newlines(uart).write_fmt(format_args!("{text}\n"));
+}
+
+/// Waits for room, and sends one byte. A look at a port takes much longer than an instruction, most of all where an emulator
+/// answers it, and a byte takes 87 us: it is not looked at all the time.
+fn send(uart: &mut Uart16550<PioBackend>, byte: u8) {
+    while uart.try_send_byte(byte).is_err() {
+        for _ in 0..64 {
+            core::hint::spin_loop();
+        }
+    }
 }

@@ -13,17 +13,12 @@ use virtio_drivers::{BufferDirection, Hal, PAGE_SIZE, PhysAddr};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::msix::Message;
-use super::network::NetworkError;
+use super::network::{BUFFER, Buffer, NetworkError};
 use super::pci::{self, Ports};
 use crate::cpu::{CoreId, current, vector};
 
 const QUEUE: usize = 64;
-/// An Ethernet frame with the virtio header in front, rounded up.
-const BUFFER: usize = 2048;
 const NO_VECTOR: u16 = 0xffff;
-
-/// A buffer that the device and the network stack pass to and fro.
-pub type Buffer = Box<[u8; BUFFER]>;
 
 /// Memory is mapped at its physical address and devices see all of it.
 struct Identity;

@@ -18,7 +18,7 @@ use log::warn;
 use crate::command_line::CommandLine;
 use crate::confidential::{policy, private};
 use crate::cpu::{ApicId, CoreId, apic, current, pen::Pen, registers, smp, stop, time};
-use crate::device::{acpi, serial};
+use crate::device::{acpi, pic, serial};
 use crate::memory::chunks::{ChunkMap, Owner};
 use crate::memory::{self, regions};
 use crate::replace::handover::{self, Essentials};
@@ -41,6 +41,7 @@ extern "C" fn boot(raw: &'static RawBootInfo, _core: u32) -> ! {
     // The predecessor has left it out of the memory map; with its record it is this machine's memory again.
     parameters.memory = regions::add(&parameters.memory, handed.iter().map(|it| it.start..it.end));
 
+    pic::silence();
     let apic_base = apic::detect();
     let apics = match &predecessor {
         Some(handover) => handover.cores.iter().map(|core| ApicId(core.apic_id)).collect(),

@@ -61,7 +61,7 @@ struct Run {
 }
 
 pub(super) fn run(options: Options) -> Result<Exit> {
-    install::ensure(install::FOR_MACHINES, !options.no_install)?;
+    install::ensure(install::FOR_QEMU, !options.no_install)?;
     let cast = Cast::build()?;
     let builder = || {
         Machine::builder(&cast.first.first_stage, &cast.first.path)

@@ -5,7 +5,7 @@ use crate::build::{self, BuildOptions};
 use crate::exit::{Exit, Failure};
 use crate::image::Image;
 use crate::keys::{self, Role};
-use crate::machine::{Config, Machine, Ports, QEMU, Show, shell_line};
+use crate::machine::{Config, Machine, Ports, Show};
 use crate::workspace;
 use anyhow::{Context, Result};
 use clap::Args;
@@ -27,7 +27,7 @@ pub(super) struct Options {
     /// The first stage [default: target/instar/first-stage, which trusts the keys of the last build]
     #[arg(long, value_name = "FILE")]
     first_stage: Option<PathBuf>,
-    /// Print the virtual machine's exact command line, and start nothing
+    /// Print the emulator's exact command line (Bochs: and its files), and start nothing
     #[arg(long)]
     dry_run: bool,
     /// Print {"http","echo","control"} as the first line, once the machine answers; its serial line goes to stderr
@@ -39,7 +39,7 @@ pub(super) fn run(options: Options) -> Result<Exit> {
     let config = prepare(&options)?;
     if options.dry_run {
         let ports = Ports::free().context("found no free ports")?;
-        println!("{}", shell_line(QEMU, &config.arguments(ports, None)));
+        println!("{}", config.describe(ports));
         return Ok(Exit::Ok);
     }
     options.machine.ensure_programs()?;
@@ -52,6 +52,9 @@ pub(super) fn run(options: Options) -> Result<Exit> {
             at.http, at.echo, at.control
         );
     }
+    if let Some(log) = machine.rig_log() {
+        eprintln!("{} logs every flush: {}", machine.emulator(), log.display());
+    }
     if options.json {
         machine.wait_ready(BOOT)?;
         println!("{}", serde_json::to_string(&at)?);
@@ -61,8 +64,12 @@ pub(super) fn run(options: Options) -> Result<Exit> {
     if status.success() {
         return Ok(Exit::Ok);
     }
-    let said = machine.qemu_messages();
-    Err(Failure::new(Exit::Failed, format!("QEMU ended with {status}: {}", said.trim())).into())
+    let (emulator, said) = (machine.emulator(), machine.emulator_messages());
+    Err(Failure::new(
+        Exit::Failed,
+        format!("{emulator} ended with {status}: {}", said.trim()),
+    )
+    .into())
 }
 
 /// Builds what is missing, unless nothing shall be started.
@@ -86,7 +93,7 @@ fn prepare(options: &Options) -> Result<Config> {
         }
         built.path
     };
-    Ok(options.machine.config(first_stage, image))
+    options.machine.config(first_stage, image)
 }
 
 fn build_trusting_development_keys() -> Result<PathBuf> {

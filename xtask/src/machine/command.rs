@@ -1,20 +1,11 @@
-//! The virtual machine's command line: pure, so that `--dry-run` prints exactly what would run.
+//! What a machine is: pure, so that `--dry-run` prints exactly what would run.
 
+use super::bochs::{Bochs, Files};
 use super::ports::Ports;
+use super::qemu::{QEMU, Qemu};
 use clap::ValueEnum;
 use std::fmt;
 use std::path::PathBuf;
-
-/// The program.
-pub const QEMU: &str = "qemu-system-x86_64";
-
-/// Kinds of virtual machine.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Kind {
-    /// A PC with PCI Express.
-    #[default]
-    Q35,
-}
 
 /// `instar.flush` on the image's command line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -38,6 +29,31 @@ impl fmt::Display for Flush {
     }
 }
 
+/// Who plays the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rig {
+    /// QEMU.
+    Qemu(Qemu),
+    /// Bochs.
+    Bochs(Bochs),
+}
+
+impl Default for Rig {
+    fn default() -> Self {
+        Self::Qemu(Qemu::default())
+    }
+}
+
+impl Rig {
+    /// What people call it.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Qemu(_) => "QEMU",
+            Self::Bochs(_) => "Bochs",
+        }
+    }
+}
+
 /// Everything that decides the command line but the ports.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -45,10 +61,8 @@ pub struct Config {
     pub first_stage: PathBuf,
     /// The image.
     pub image: PathBuf,
-    /// The kind of machine.
-    pub kind: Kind,
-    /// QEMU's accelerator.
-    pub accel: String,
+    /// Who plays the machine.
+    pub rig: Rig,
     /// How many cores.
     pub cores: u32,
     /// How much memory, in MiB.
@@ -57,8 +71,6 @@ pub struct Config {
     pub flush: Flush,
     /// More words for the image's command line.
     pub append: String,
-    /// More arguments for QEMU.
-    pub extra: Vec<String>,
 }
 
 impl Config {
@@ -67,13 +79,11 @@ impl Config {
         Self {
             first_stage,
             image,
-            kind: Kind::default(),
-            accel: "tcg".to_owned(),
+            rig: Rig::default(),
             cores: 4,
             memory_mib: 256,
             flush: Flush::default(),
             append: String::new(),
-            extra: Vec::new(),
         }
     }
 
@@ -86,41 +96,15 @@ impl Config {
         }
         line
     }
+}
 
-    /// QEMU's arguments. `monitor` is the path of its QMP socket, if one is wanted.
-    pub fn arguments(&self, ports: Ports, monitor: Option<&str>) -> Vec<String> {
-        let machine = match self.kind {
-            Kind::Q35 => "q35",
-        };
-        let Ports { http, echo, control } = ports;
-        let mut arguments: Vec<String> = Vec::new();
-        let mut add = |option: &str, value: String| arguments.extend([option.to_owned(), value]);
-        add("-machine", format!("{machine},accel={}", self.accel));
-        add("-cpu", "max".to_owned());
-        add("-smp", self.cores.to_string());
-        add("-m", format!("{}M", self.memory_mib));
-        add("-display", "none".to_owned());
-        add("-serial", "stdio".to_owned());
-        add("-kernel", self.first_stage.display().to_string());
-        add("-initrd", self.image.display().to_string());
-        add("-append", self.image_command_line());
-        add(
-            "-netdev",
-            format!(
-                "user,id=n0,hostfwd=tcp:127.0.0.1:{http}-:80,hostfwd=udp:127.0.0.1:{echo}-:7,\
-                 hostfwd=tcp:127.0.0.1:{control}-:7700"
-            ),
-        );
-        add(
-            "-device",
-            "virtio-net-pci,netdev=n0,disable-legacy=on,romfile=".to_owned(),
-        );
-        if let Some(path) = monitor {
-            add("-qmp", format!("unix:{path},server=on,wait=off"));
+impl Config {
+    /// What would run, with these ports, as a person would type it into a shell; for Bochs with the files that it reads.
+    pub fn describe(&self, ports: Ports) -> String {
+        match &self.rig {
+            Rig::Qemu(qemu) => shell_line(QEMU, &qemu.arguments(self, ports, None)),
+            Rig::Bochs(bochs) => bochs.describe(self, ports, &Files::new()),
         }
-        arguments.extend(["-nodefaults", "-no-reboot"].map(str::to_owned));
-        arguments.extend(self.extra.iter().cloned());
-        arguments
     }
 }
 
@@ -177,15 +161,17 @@ mod tests {
         let mut config = config();
         config.flush = Flush::Always;
         config.append = " instar.log=debug ".to_owned();
-        config.extra = vec!["-plugin".to_owned(), "witness.so".to_owned()];
+        config.rig = Rig::Qemu(Qemu {
+            extra: vec!["-plugin".to_owned(), "witness.so".to_owned()],
+            ..Qemu::default()
+        });
         let ports = Ports {
             http: 1001,
             echo: 1002,
             control: 1003,
         };
-        let line = shell_line(QEMU, &config.arguments(ports, None));
         assert_eq!(
-            line,
+            config.describe(ports),
             "qemu-system-x86_64 -machine q35,accel=tcg -cpu max -smp 4 -m 256M -display none -serial stdio \
              -kernel /out/first-stage -initrd /out/hello-1.0.0.tar -append 'instar.flush=always instar.log=debug' \
              -netdev user,id=n0,hostfwd=tcp:127.0.0.1:1001-:80,hostfwd=udp:127.0.0.1:1002-:7,\
@@ -201,7 +187,7 @@ mod tests {
             echo: 2,
             control: 3,
         };
-        let arguments = config().arguments(ports, Some("/tmp/m"));
+        let arguments = Qemu::default().arguments(&config(), ports, Some("/tmp/m"));
         assert!(arguments.contains(&"unix:/tmp/m,server=on,wait=off".to_owned()));
     }
 

@@ -1,15 +1,21 @@
 //! A virtual machine with an image in it: started, watched, and ended whatever happens.
 
+pub mod bochs;
 mod command;
+pub mod disk;
+mod follow;
 mod monitor;
 mod ports;
 mod process;
+mod qemu;
 mod serial;
 
-pub use command::{Config, Flush, Kind, QEMU, parse_memory, shell_line};
+pub use bochs::Bochs;
+pub use command::{Config, Flush, Rig, parse_memory};
 pub use monitor::Monitor;
 pub use ports::{Addresses, Ports};
 pub use process::{KillOnDrop, spawn};
+pub use qemu::{Kind, QEMU, Qemu};
 pub use serial::{Log, NoLine, Show};
 
 use crate::client;
@@ -19,12 +25,15 @@ use crate::http::Limits;
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// How often another set of ports is tried.
 const TRIES: u32 = 5;
+
+/// The network card's address.
+const MAC: &str = "52:54:00:12:34:56";
 
 /// What kind of machine, and with what in it.
 #[derive(Clone, Debug)]
@@ -63,10 +72,10 @@ impl Builder {
         self
     }
 
-    /// More arguments for QEMU.
+    /// Who plays the machine (QEMU).
     #[must_use]
-    pub fn extra<I: IntoIterator<Item = S>, S: Into<String>>(mut self, arguments: I) -> Self {
-        self.config.extra.extend(arguments.into_iter().map(Into::into));
+    pub fn rig(mut self, rig: Rig) -> Self {
+        self.config.rig = rig;
         self
     }
 
@@ -77,17 +86,17 @@ impl Builder {
         self
     }
 
-    /// Opens QEMU's monitor; see [`Machine::monitor`].
+    /// Opens QEMU's monitor; see [`Machine::monitor`]. Bochs has none.
     #[must_use]
     pub fn with_monitor(mut self) -> Self {
         self.monitor = true;
         self
     }
 
-    /// Starts QEMU. The machine boots while this returns; see [`Machine::wait_ready`].
+    /// Starts the emulator. The machine boots while this returns; see [`Machine::wait_ready`].
     ///
     /// # Errors
-    /// If QEMU is missing (with the exit code for that), or ends at once.
+    /// If it is missing (with the exit code for that), or ends at once.
     pub fn start(self) -> Result<Machine> {
         for (path, what) in [
             (&self.config.first_stage, "first stage"),
@@ -107,21 +116,31 @@ impl Builder {
             match machine.refused_port() {
                 None => return Ok(machine),
                 Some(_) if tries < TRIES => tries += 1,
-                Some(said) => bail!("QEMU could not have its ports: {said}"),
+                Some(said) => bail!("{} could not have its ports: {said}", self.config.rig.name()),
             }
         }
     }
 }
 
+/// An emulator that has been started.
+#[derive(Debug)]
+struct Started {
+    process: KillOnDrop,
+    started: Instant,
+    command_line: String,
+    serial: Log,
+    /// What the emulator itself has to say.
+    complaints: Log,
+    /// Where it logs what it does.
+    log: Option<PathBuf>,
+}
+
 /// A running virtual machine. Dropping it ends it.
 #[derive(Debug)]
 pub struct Machine {
-    process: KillOnDrop,
-    started: Instant,
+    emulator: Started,
+    name: &'static str,
     addresses: Addresses,
-    command_line: String,
-    serial: Log,
-    complaints: Log,
     monitor: Option<PathBuf>,
 }
 
@@ -153,39 +172,24 @@ impl Machine {
             std::env::temp_dir().join(format!("instar-{}-{count}.qmp", std::process::id()))
         });
         let monitor_path = monitor.as_ref().map(|path| path.display().to_string());
-        let arguments = builder.config.arguments(ports, monitor_path.as_deref());
-        let mut command = Command::new(QEMU);
-        command
-            .args(&arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let started = Instant::now();
-        let mut child = spawn(command).map_err(|e| {
-            Failure::new(Exit::MissingProgram, format!("could not start {QEMU}: {e}"))
-                .hint("install it with: apt-get install qemu-system-x86")
-        })?;
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let process = KillOnDrop::new(child);
-        let (Some(stdout), Some(stderr)) = (stdout, stderr) else {
-            bail!("QEMU has no output")
+        let config = &builder.config;
+        let emulator = match &config.rig {
+            Rig::Qemu(qemu) => qemu.start(config, ports, monitor_path.as_deref(), builder.show)?,
+            Rig::Bochs(bochs) => bochs.start(config, ports, builder.show)?,
         };
         Ok(Self {
-            process,
-            started,
+            emulator,
+            name: config.rig.name(),
             addresses: ports.addresses(),
-            command_line: shell_line(QEMU, &arguments),
-            serial: Log::collect(stdout, builder.show)?,
-            complaints: Log::collect(stderr, Show::Nowhere)?,
             monitor,
         })
     }
 
-    /// QEMU's words, if it ended at once because another program took one of its ports.
+    /// The emulator's words, if it ended at once because another program took one of its ports.
     fn refused_port(&mut self) -> Option<String> {
         // It ends within milliseconds then, and its serial line with it. Otherwise the first stage soon writes something.
-        self.serial.wait_for_any(Duration::from_secs(1));
-        self.complaints
+        self.emulator.serial.wait_for_any(Duration::from_secs(1));
+        self.emulator.complaints
             .wait_for_line(0, "forwarding rule", Duration::ZERO)
             .ok()
     }
@@ -195,34 +199,44 @@ impl Machine {
         self.addresses
     }
 
-    /// When QEMU was started.
+    /// When the emulator was started.
     pub fn started(&self) -> Instant {
-        self.started
+        self.emulator.started
     }
 
-    /// QEMU's process id.
+    /// The emulator's process id.
     pub fn id(&self) -> u32 {
-        self.process.id()
+        self.emulator.process.id()
     }
 
     /// The exact command line.
     pub fn command_line(&self) -> &str {
-        &self.command_line
+        &self.emulator.command_line
     }
 
     /// What was written on the serial line so far.
     pub fn serial_log(&self) -> String {
-        self.serial.text()
+        self.emulator.serial.text()
     }
 
     /// The serial line itself, for marks.
     pub fn serial(&self) -> &Log {
-        &self.serial
+        &self.emulator.serial
     }
 
-    /// What QEMU itself said so far.
-    pub fn qemu_messages(&self) -> String {
-        self.complaints.text()
+    /// Where the emulator logs what it does, if it does.
+    pub fn rig_log(&self) -> Option<&Path> {
+        self.emulator.log.as_deref()
+    }
+
+    /// What the emulator is called.
+    pub fn emulator(&self) -> &'static str {
+        self.name
+    }
+
+    /// What the emulator itself said so far.
+    pub fn emulator_messages(&self) -> String {
+        self.emulator.complaints.text()
     }
 
     /// Waits until a line of the serial output contains `pattern`, and returns it. Lines that came before count.
@@ -238,7 +252,7 @@ impl Machine {
     /// # Errors
     /// As [`Machine::wait_for_line`].
     pub fn wait_for_line_after(&mut self, mark: usize, pattern: &str, limit: Duration) -> Result<String> {
-        self.serial.wait_for_line(mark, pattern, limit).map_err(|why| {
+        self.emulator.serial.wait_for_line(mark, pattern, limit).map_err(|why| {
             let what = match why {
                 NoLine::Ended => "the machine ended before it wrote",
                 NoLine::TimedOut => "in the time given, the machine did not write",
@@ -282,11 +296,11 @@ impl Machine {
         }
     }
 
-    /// The last lines of the serial output, and QEMU's own words: for error messages.
+    /// The last lines of the serial output, and the emulator's own words: for error messages.
     pub fn last_words(&self) -> String {
-        let (serial, own) = (self.serial_log(), self.qemu_messages());
+        let (serial, own) = (self.serial_log(), self.emulator_messages());
         let mut text = String::new();
-        for (what, log) in [("the serial line's last lines", serial), ("QEMU said", own)] {
+        for (what, log) in [("the serial line's last lines", serial), ("the emulator said", own)] {
             let lines: Vec<_> = log.lines().filter(|l| !l.trim().is_empty()).collect();
             if !lines.is_empty() {
                 let last = lines.get(lines.len().saturating_sub(12)..).unwrap_or_default();
@@ -311,26 +325,26 @@ impl Machine {
         Monitor::connect(path)
     }
 
-    /// How QEMU ended, if it did.
+    /// How the emulator ended, if it did.
     ///
     /// # Errors
     /// If the system does not know.
     pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
-        self.process.try_wait().context("lost sight of QEMU")
+        self.emulator.process.try_wait().context("lost sight of the emulator")
     }
 
-    /// Waits until QEMU ends by itself.
+    /// Waits until the emulator ends by itself.
     ///
     /// # Errors
     /// If the system does not know.
     pub fn wait(&mut self) -> Result<ExitStatus> {
-        self.process.wait().context("lost sight of QEMU")
+        self.emulator.process.wait().context("lost sight of the emulator")
     }
 }
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        self.process.kill();
+        self.emulator.process.kill();
         if let Some(path) = &self.monitor {
             remove(path);
         }

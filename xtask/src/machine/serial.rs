@@ -93,6 +93,11 @@ impl Log {
         self.state().text.len()
     }
 
+    /// Whether the output has ended.
+    pub fn has_ended(&self) -> bool {
+        self.state().ended
+    }
+
     /// Waits until there is any output at all, or none will come any more, or the time is up.
     pub fn wait_for_any(&self, limit: Duration) {
         let quiet = |state: &mut State| state.text.is_empty() && !state.ended;

@@ -42,6 +42,7 @@ pub(super) fn json(outcome: &Outcome<'_>) -> Value {
         boot,
         seen,
         told,
+        witnessed,
     } = outcome;
     let replacement = seen.after.last_replacement.as_ref();
     let mut phases = Map::new();
@@ -92,6 +93,8 @@ pub(super) fn json(outcome: &Outcome<'_>) -> Value {
         "boot_ms": boot.as_secs_f64() * 1000.0,
         "client": client,
         "client_latest_ms": to_ms(seen.echo.latest_ns),
+        "rig_log": witnessed.as_ref().map(|rig| &rig.log),
+        "rig_flushes": witnessed.as_ref().map(|rig| &rig.cores),
     })
 }
 
@@ -113,6 +116,7 @@ pub(super) fn text(outcome: &Outcome<'_>) -> String {
         boot,
         seen,
         told,
+        witnessed,
     } = outcome;
     let mut text = String::new();
     let replacement = seen.after.last_replacement.as_ref();
@@ -171,6 +175,14 @@ pub(super) fn text(outcome: &Outcome<'_>) -> String {
     );
     if let (Some(first), Some(last)) = (&seen.http.first, &seen.http.last) {
         line("it said", format!("`{}`, then `{}`", first.trim(), last.trim()));
+    }
+    if let Some(rig) = witnessed {
+        let cores: Vec<_> = rig.cores.iter().map(u32::to_string).collect();
+        let flushed = match cores.as_slice() {
+            [] => "no core flushed".to_owned(),
+            cores => format!("cores flushed in this order: {}", cores.join(", ")),
+        };
+        line("emulator", format!("{flushed} ({})", rig.log.display()));
     }
     text.push('\n');
     clients(&mut text, outcome);
