@@ -27,6 +27,10 @@ pub struct Span {
     pub start_ns: u64,
     /// Since 1970.
     pub end_ns: u64,
+    /// `error.type`, of a span that ended with an error.
+    pub error: Option<String>,
+    /// `instar.private.pages_reset`, where it is told.
+    pub pages_reset: Option<i64>,
 }
 
 /// A collector that listens; it lasts as long as the test.
@@ -179,6 +183,8 @@ fn spans(request: &ExportTraceServiceRequest) -> Vec<Span> {
                     generation,
                     start_ns: span.start_time_unix_nano,
                     end_ns: span.end_time_unix_nano,
+                    error: text(&span.attributes, "error.type"),
+                    pages_reset: integer(&span.attributes, "instar.private.pages_reset"),
                 }),
         );
     }
@@ -186,9 +192,20 @@ fn spans(request: &ExportTraceServiceRequest) -> Vec<Span> {
 }
 
 fn integer(attributes: &[KeyValue], key: &str) -> Option<i64> {
-    let found = attributes.iter().find(|attribute| attribute.key == key)?;
-    match found.value.as_ref()?.value.as_ref()? {
+    match value(attributes, key)? {
         Value::IntValue(value) => Some(*value),
         _ => None,
     }
+}
+
+fn text(attributes: &[KeyValue], key: &str) -> Option<String> {
+    match value(attributes, key)? {
+        Value::StringValue(value) => Some(value.clone()),
+        _ => None,
+    }
+}
+
+fn value<'a>(attributes: &'a [KeyValue], key: &str) -> Option<&'a Value> {
+    let found = attributes.iter().find(|attribute| attribute.key == key)?;
+    found.value.as_ref()?.value.as_ref()
 }

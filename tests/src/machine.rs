@@ -11,10 +11,12 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     path::PathBuf,
     process::{Child, Command, Stdio},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
+
+use xtask::machine::{Bochs, Rig};
 
 mod control;
 mod disk;
@@ -41,6 +43,8 @@ pub enum Firmware {
 pub struct Setup {
     /// What it runs.
     pub app: App,
+    /// Bochs plays it, not QEMU: firmware, card and everything else about the machine is then as it makes them.
+    pub bochs: Option<Bochs>,
     /// How many cores.
     pub cores: u32,
     /// How much memory, in MiB.
@@ -61,6 +65,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             app: App::default(),
+            bochs: None,
             cores: 4,
             memory: 256,
             cpu: "max",
@@ -74,8 +79,7 @@ impl Default for Setup {
 
 /// A running machine; dropping it ends it. When a test fails, what the machine said is printed.
 pub struct Machine {
-    emulator: Child,
-    serial: Arc<Serial>,
+    emulator: Emulator,
     /// TCP, the application's HTTP.
     pub http: SocketAddr,
     /// UDP, the application's echo.
@@ -86,6 +90,41 @@ pub struct Machine {
     pub prepared: &'static Prepared,
     /// One machine at a time, whatever runs the tests: two would measure each other.
     _turn: File,
+}
+
+enum Emulator {
+    Qemu { process: Child, serial: Arc<Serial> },
+    Bochs(Mutex<xtask::machine::Machine>),
+}
+
+impl Emulator {
+    /// Waits for a line that contains `words`; `None`: the machine ended, or the time is up.
+    fn wait(&self, words: &str) -> Option<String> {
+        match self {
+            Self::Qemu { serial, .. } => serial.wait(words, DEADLINE),
+            Self::Bochs(machine) => lock(machine).wait_for_line(words, DEADLINE).ok(),
+        }
+    }
+
+    /// Whether the machine has ended.
+    fn ended(&self) -> bool {
+        match self {
+            Self::Qemu { serial, .. } => serial.ended(),
+            Self::Bochs(machine) => !matches!(lock(machine).ended(), Ok(None)),
+        }
+    }
+
+    /// What the machine has said so far.
+    fn said(&self) -> String {
+        match self {
+            Self::Qemu { serial, .. } => serial.text(),
+            Self::Bochs(machine) => lock(machine).serial_log(),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Setup {
@@ -109,6 +148,9 @@ impl Setup {
     pub fn start(&self) -> Machine {
         let prepared = self.app.prepared();
         let turn = turn();
+        if let Some(bochs) = &self.bochs {
+            return self.on_bochs(bochs, prepared, turn);
+        }
         let [http, control] = [0; 2].map(|_| free(TcpListener::bind(ANY).and_then(|port| port.local_addr())));
         let echo = free(UdpSocket::bind(ANY).and_then(|port| port.local_addr()));
         let mut command = Command::new("qemu-system-x86_64");
@@ -144,8 +186,30 @@ impl Setup {
         let reader = Arc::clone(&serial);
         thread::spawn(move || reader.read(output));
         Machine {
-            emulator,
-            serial,
+            emulator: Emulator::Qemu {
+                process: emulator,
+                serial,
+            },
+            http,
+            echo,
+            control,
+            prepared,
+            _turn: turn,
+        }
+    }
+
+    /// The machine, played by Bochs.
+    fn on_bochs(&self, bochs: &Bochs, prepared: &'static Prepared, turn: File) -> Machine {
+        let machine = xtask::machine::Machine::builder(&prepared.first_stage, &prepared.old_path)
+            .rig(Rig::Bochs(bochs.clone()))
+            .cores(self.cores)
+            .memory_mib(self.memory)
+            .append(&self.append)
+            .start()
+            .expect("bochs starts (Debian: apt-get install bochs bochs-term bochsbios vgabios)");
+        let xtask::machine::Addresses { http, echo, control } = machine.addresses();
+        Machine {
+            emulator: Emulator::Bochs(Mutex::new(machine)),
             http,
             echo,
             control,
@@ -196,22 +260,25 @@ impl Machine {
     /// # Panics
     /// If none comes in time, or the machine ends.
     pub fn wait_line(&self, words: &str) -> String {
-        self.serial
-            .wait(words, DEADLINE)
+        self.emulator
+            .wait(words)
             .unwrap_or_else(|| panic!("the machine did not say: {words}"))
     }
 
     /// What the machine has said so far.
     #[must_use]
     pub fn said(&self) -> String {
-        self.serial.text()
+        self.emulator.said()
     }
 }
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        let _ = self.emulator.kill();
-        let _ = self.emulator.wait();
+        // Bochs ends with the value that stands for it.
+        if let Emulator::Qemu { process, .. } = &mut self.emulator {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
         if thread::panicking() {
             eprintln!("--- what the machine said ---\n{}---", self.said());
         }

@@ -2,10 +2,12 @@
 
 use machine_tests::{
     clients,
+    collector::Collector,
     machine::{Machine, Setup},
     prepared::App,
 };
 use serde_json::{Value, json};
+use xtask::machine::{Bochs, Processor};
 
 /// Says something to the vault.
 fn tell(machine: &Machine, path: &str) -> Result<String, String> {
@@ -154,20 +156,39 @@ fn erratum_refuses(machine: &Machine) {
     assert_eq!(told(machine, &format!("/sum/{taken}")), sum);
 }
 
+/// A machine whose BIOS has enabled TDX, and which reports.
+fn with_tdx(processor: Processor, collector: &Collector) -> Machine {
+    let bochs = Bochs {
+        processor,
+        ..Bochs::default()
+    };
+    let setup = Setup {
+        bochs: Some(bochs),
+        append: collector.append(),
+        ..vault()
+    };
+    setup.boot()
+}
+
 #[test]
-fn temporary() {
-    let machine = vault().boot();
-    for bytes in ["67108864"] {
-        if std::env::var_os("ERR").is_some() {
-            break;
-        }
-        eprintln!("measure: {}", told(&machine, &format!("/measure/{bytes}")));
-    }
-    if std::env::var_os("ERR").is_some() {
-        erratum_refuses(&machine);
-    } else {
-        reset_and_handed_over(&machine);
-    }
-    eprintln!("{}", machine.status()["last_replacement"]);
-    eprintln!("{}", machine.said());
+fn private_pages_are_reset_or_handed_over() {
+    let collector = Collector::start();
+    reset_and_handed_over(&with_tdx(Processor::TigerLake, &collector));
+    // The spans of the first replacement are sent by its successor, when it has seen its first answer.
+    collector.wait_for_spans("the reset", |spans| {
+        let mut resets = spans
+            .iter()
+            .filter(|span| span.name == "reset" && span.generation == 1);
+        resets.any(|span| span.pages_reset == Some(8 * 512))
+    });
+}
+
+#[test]
+fn an_erratum_without_its_cure_refuses_the_replacement() {
+    let collector = Collector::start();
+    erratum_refuses(&with_tdx(Processor::PartialWriteErratum, &collector));
+    collector.wait_for_spans("the failed replacement", |spans| {
+        let mut roots = spans.iter().filter(|span| span.name == "replacement");
+        roots.any(|span| span.error.as_deref() == Some("private-pages"))
+    });
 }

@@ -10,7 +10,7 @@ use log::{error, info};
 use x86_64::instructions::interrupts;
 
 use super::error::{Code, Refusal};
-use super::handover::{self, Handover, PARAMETER_BYTES};
+use super::handover::{self, Handover, PARAMETER_BYTES, PrivateRange};
 use super::machine::Machine;
 use super::stage::Staged;
 use super::timeline::{Outcome, Phase, Timeline};
@@ -133,21 +133,7 @@ fn prepare(
     record_part[..record.len()].copy_from_slice(&record);
     let record_start = area.start + PARAMETER_BYTES / 2;
     let own = machine_region(&staged.layout.own);
-    // A successor that does not know of private memory must not know of this memory at all.
-    let private: Vec<_> = handover
-        .private
-        .iter()
-        .map(|range| range.start..range.end)
-        .collect();
-    let memory = regions::carve(&machine.parameters.memory, &private);
-    if memory.len() > boot::MAX_REGIONS {
-        let message = format!(
-            "private memory leaves {} pieces of memory for the successor, which reads {}: take it in fewer pieces",
-            memory.len(),
-            boot::MAX_REGIONS
-        );
-        return Err(Refusal::new(Code::PrivatePages, message));
-    }
+    let memory = memory_for_successor(&machine.parameters.memory, &handover.private)?;
     let parameters = Parameters {
         memory: &memory,
         // A copy that the first stage made lies in the first instar's memory, which is wiped.
@@ -165,6 +151,22 @@ fn prepare(
     boot::write(&parameters, &staged.loaded, tree_part, area.start)
         .map(|written| written.boot_info_address)
         .map_err(|error| failed(format!("{error}")))
+}
+
+/// All memory but the private memory that is handed over: a successor that does not know of that must not know of it as
+/// memory either.
+fn memory_for_successor(memory: &[Region], private: &[PrivateRange]) -> Result<Vec<Region>, Refusal> {
+    let private: Vec<_> = private.iter().map(|range| range.start..range.end).collect();
+    let left = regions::carve(memory, &private);
+    if left.len() > boot::MAX_REGIONS {
+        let message = format!(
+            "the private memory that is handed over leaves the rest in {} pieces, and a successor reads {}",
+            left.len(),
+            boot::MAX_REGIONS
+        );
+        return Err(Refusal::new(Code::PrivatePages, message));
+    }
+    Ok(left)
 }
 
 fn machine_region(range: &core::ops::Range<u64>) -> Region {
@@ -209,5 +211,46 @@ impl Jump {
                 failed(format!("{problem}"))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn private(start: u64, end: u64) -> PrivateRange {
+        PrivateRange {
+            start: start * CHUNK,
+            end: end * CHUNK,
+            key_id: 40,
+            purpose: 1,
+        }
+    }
+
+    #[test]
+    fn a_successor_is_not_given_what_is_handed_over_as_memory() {
+        let region = |start, end| Region { start, end };
+        let memory = [region(0, 0x9f000), region(0x10_0000, 20 * CHUNK)];
+        let left = memory_for_successor(&memory, &[private(5, 7), private(19, 20)]);
+        let expected = [
+            region(0, 0x9f000),
+            region(0x10_0000, 5 * CHUNK),
+            region(7 * CHUNK, 19 * CHUNK),
+        ];
+        assert_eq!(left.as_deref(), Ok(&expected[..]));
+    }
+
+    #[test]
+    fn more_pieces_than_a_successor_reads_are_refused_before_the_jump() {
+        let memory = [Region {
+            start: 0,
+            end: 4096 * CHUNK,
+        }];
+        let holes =
+            |count: usize| -> Vec<_> { (1..=count as u64).map(|at| private(2 * at, 2 * at + 1)).collect() };
+        let most = boot::MAX_REGIONS - 1;
+        assert!(memory_for_successor(&memory, &holes(most)).is_ok());
+        let refused = memory_for_successor(&memory, &holes(most + 1)).expect_err("too many");
+        assert_eq!(refused.code, "private-pages");
     }
 }

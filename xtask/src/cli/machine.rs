@@ -55,13 +55,15 @@ impl RigOptions {
             }
             RigName::Bochs if machine.is_some() || accel.is_some() => {
                 let option = if machine.is_some() { "--machine" } else { "--accel" };
-                refuse(option, "bochs")
-                    .map_err(|failure| failure.hint("it is an option of QEMU's; Bochs is one kind of machine, and interprets"))?
+                refuse(option, "bochs").map_err(|failure| {
+                    failure.hint("it is an option of QEMU's; Bochs is one kind of machine, and interprets")
+                })?
             }
             RigName::Bochs => {
                 let default = Bochs::default();
                 Rig::Bochs(Bochs {
                     tdx_keyids: self.tdx_keyids.unwrap_or(default.tdx_keyids),
+                    ..default
                 })
             }
         })
@@ -136,10 +138,19 @@ mod tests {
 
     #[test]
     fn what_a_rig_does_not_have_is_refused() {
-        let (qemu, bochs) = (RigOptions::default(), RigOptions { rig: RigName::Bochs, tdx_keyids: None });
+        let (qemu, bochs) = (
+            RigOptions::default(),
+            RigOptions {
+                rig: RigName::Bochs,
+                tdx_keyids: None,
+            },
+        );
         assert_eq!(qemu.rig().expect("QEMU"), Rig::default());
-        assert_eq!(bochs.rig().expect("Bochs"), Rig::Bochs(Bochs { tdx_keyids: 32 }));
-        let keyids = RigOptions { tdx_keyids: Some(2), ..qemu };
+        assert_eq!(bochs.rig().expect("Bochs"), Rig::Bochs(Bochs::default()));
+        let keyids = RigOptions {
+            tdx_keyids: Some(2),
+            ..qemu
+        };
         for (refused, option) in [
             (keyids.rig(), "--tdx-keyids"),
             (bochs.with(Some(Kind::Q35), None), "--machine"),

@@ -10,7 +10,7 @@ mod process;
 mod qemu;
 mod serial;
 
-pub use bochs::Bochs;
+pub use bochs::{Bochs, Processor};
 pub use command::{Config, Flush, Rig, parse_memory};
 pub use monitor::Monitor;
 pub use ports::{Addresses, Ports};
@@ -189,7 +189,8 @@ impl Machine {
     fn refused_port(&mut self) -> Option<String> {
         // It ends within milliseconds then, and its serial line with it. Otherwise the first stage soon writes something.
         self.emulator.serial.wait_for_any(Duration::from_secs(1));
-        self.emulator.complaints
+        self.emulator
+            .complaints
             .wait_for_line(0, "forwarding rule", Duration::ZERO)
             .ok()
     }
@@ -252,17 +253,20 @@ impl Machine {
     /// # Errors
     /// As [`Machine::wait_for_line`].
     pub fn wait_for_line_after(&mut self, mark: usize, pattern: &str, limit: Duration) -> Result<String> {
-        self.emulator.serial.wait_for_line(mark, pattern, limit).map_err(|why| {
-            let what = match why {
-                NoLine::Ended => "the machine ended before it wrote",
-                NoLine::TimedOut => "in the time given, the machine did not write",
-            };
-            Failure::new(
-                Exit::NoAnswer,
-                format!("{what} `{pattern}`; {}", self.last_words()),
-            )
-            .into()
-        })
+        self.emulator
+            .serial
+            .wait_for_line(mark, pattern, limit)
+            .map_err(|why| {
+                let what = match why {
+                    NoLine::Ended => "the machine ended before it wrote",
+                    NoLine::TimedOut => "in the time given, the machine did not write",
+                };
+                Failure::new(
+                    Exit::NoAnswer,
+                    format!("{what} `{pattern}`; {}", self.last_words()),
+                )
+                .into()
+            })
     }
 
     /// Waits until the control plane and the echo service answer.
@@ -300,7 +304,10 @@ impl Machine {
     pub fn last_words(&self) -> String {
         let (serial, own) = (self.serial_log(), self.emulator_messages());
         let mut text = String::new();
-        for (what, log) in [("the serial line's last lines", serial), ("the emulator said", own)] {
+        for (what, log) in [
+            ("the serial line's last lines", serial),
+            ("the emulator said", own),
+        ] {
             let lines: Vec<_> = log.lines().filter(|l| !l.trim().is_empty()).collect();
             if !lines.is_empty() {
                 let last = lines.get(lines.len().saturating_sub(12)..).unwrap_or_default();
@@ -330,7 +337,10 @@ impl Machine {
     /// # Errors
     /// If the system does not know.
     pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
-        self.emulator.process.try_wait().context("lost sight of the emulator")
+        self.emulator
+            .process
+            .try_wait()
+            .context("lost sight of the emulator")
     }
 
     /// Waits until the emulator ends by itself.

@@ -1,10 +1,10 @@
 //! QEMU: its command line, pure, and how it is started.
 
+use super::Started;
 use super::command::{Config, shell_line};
 use super::ports::Ports;
 use super::process::{KillOnDrop, spawn};
 use super::serial::{Log, Show};
-use super::Started;
 use crate::exit::{Exit, Failure};
 use anyhow::{Result, bail};
 use clap::ValueEnum;
