@@ -1,4 +1,4 @@
-//! A machine: an emulator that boots an image, with forwarded ports and a serial line that is read along.
+//! A machine: an emulator, QEMU or Bochs, that boots an image, with forwarded ports and a serial line that is read along.
 //!
 //! Nothing here waits for time to pass: it waits for a line or for an answer, with a generous deadline.
 
@@ -10,18 +10,18 @@ use std::{
     io,
     net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     path::PathBuf,
-    process::{Child, Command, Stdio},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    process::{Command, Stdio},
+    sync::Arc,
     thread,
     time::Duration,
 };
+use xtask::machine::{KillOnDrop, disk};
 
-use xtask::machine::{Bochs, Rig};
-
+mod bochs;
 mod control;
-mod disk;
 mod serial;
 
+pub use bochs::Bochs;
 pub use control::Replaced;
 
 /// The longest that booting or replacing may take, on the slowest computer that tests should pass on.
@@ -38,13 +38,11 @@ pub enum Firmware {
     GrubUefi,
 }
 
-/// How a machine is made.
+/// How a machine of QEMU's is made.
 #[derive(Clone, Debug)]
 pub struct Setup {
     /// What it runs.
     pub app: App,
-    /// Bochs plays it, not QEMU: firmware, card and everything else about the machine is then as it makes them.
-    pub bochs: Option<Bochs>,
     /// How many cores.
     pub cores: u32,
     /// How much memory, in MiB.
@@ -65,7 +63,6 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             app: App::default(),
-            bochs: None,
             cores: 4,
             memory: 256,
             cpu: "max",
@@ -79,7 +76,9 @@ impl Default for Setup {
 
 /// A running machine; dropping it ends it. When a test fails, what the machine said is printed.
 pub struct Machine {
-    emulator: Emulator,
+    emulator: KillOnDrop,
+    serial: Arc<Serial>,
+    rig_log: Option<PathBuf>,
     /// TCP, the application's HTTP.
     pub http: SocketAddr,
     /// UDP, the application's echo.
@@ -90,41 +89,6 @@ pub struct Machine {
     pub prepared: &'static Prepared,
     /// One machine at a time, whatever runs the tests: two would measure each other.
     _turn: File,
-}
-
-enum Emulator {
-    Qemu { process: Child, serial: Arc<Serial> },
-    Bochs(Mutex<xtask::machine::Machine>),
-}
-
-impl Emulator {
-    /// Waits for a line that contains `words`; `None`: the machine ended, or the time is up.
-    fn wait(&self, words: &str) -> Option<String> {
-        match self {
-            Self::Qemu { serial, .. } => serial.wait(words, DEADLINE),
-            Self::Bochs(machine) => lock(machine).wait_for_line(words, DEADLINE).ok(),
-        }
-    }
-
-    /// Whether the machine has ended.
-    fn ended(&self) -> bool {
-        match self {
-            Self::Qemu { serial, .. } => serial.ended(),
-            Self::Bochs(machine) => !matches!(lock(machine).ended(), Ok(None)),
-        }
-    }
-
-    /// What the machine has said so far.
-    fn said(&self) -> String {
-        match self {
-            Self::Qemu { serial, .. } => serial.text(),
-            Self::Bochs(machine) => lock(machine).serial_log(),
-        }
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Setup {
@@ -148,9 +112,6 @@ impl Setup {
     pub fn start(&self) -> Machine {
         let prepared = self.app.prepared();
         let turn = turn();
-        if let Some(bochs) = &self.bochs {
-            return self.on_bochs(bochs, prepared, turn);
-        }
         let [http, control] = [0; 2].map(|_| free(TcpListener::bind(ANY).and_then(|port| port.local_addr())));
         let echo = free(UdpSocket::bind(ANY).and_then(|port| port.local_addr()));
         let mut command = Command::new("qemu-system-x86_64");
@@ -181,35 +142,11 @@ impl Setup {
             .stderr(Stdio::inherit())
             .spawn()
             .expect("qemu-system-x86_64 starts (Debian: apt-get install qemu-system-x86)");
-        let serial = Arc::new(Serial::default());
         let output = emulator.stdout.take().expect("it is piped");
-        let reader = Arc::clone(&serial);
-        thread::spawn(move || reader.read(output));
         Machine {
-            emulator: Emulator::Qemu {
-                process: emulator,
-                serial,
-            },
-            http,
-            echo,
-            control,
-            prepared,
-            _turn: turn,
-        }
-    }
-
-    /// The machine, played by Bochs.
-    fn on_bochs(&self, bochs: &Bochs, prepared: &'static Prepared, turn: File) -> Machine {
-        let machine = xtask::machine::Machine::builder(&prepared.first_stage, &prepared.old_path)
-            .rig(Rig::Bochs(bochs.clone()))
-            .cores(self.cores)
-            .memory_mib(self.memory)
-            .append(&self.append)
-            .start()
-            .expect("bochs starts (Debian: apt-get install bochs bochs-term bochsbios vgabios)");
-        let xtask::machine::Addresses { http, echo, control } = machine.addresses();
-        Machine {
-            emulator: Emulator::Bochs(Mutex::new(machine)),
+            emulator: KillOnDrop::new(emulator),
+            serial: Serial::of(output),
+            rig_log: None,
             http,
             echo,
             control,
@@ -231,7 +168,8 @@ impl Setup {
             Firmware::GrubBios => &[],
             Firmware::GrubUefi => &["-bios", "/usr/share/ovmf/OVMF.fd"],
         };
-        let disk = disk::make(prepared, &self.append);
+        let disk = scratch("grub.iso");
+        disk::make(&disk, &prepared.first_stage, &prepared.old_path, &self.append).expect("a boot medium");
         firmware
             .iter()
             .map(OsString::from)
@@ -260,25 +198,21 @@ impl Machine {
     /// # Panics
     /// If none comes in time, or the machine ends.
     pub fn wait_line(&self, words: &str) -> String {
-        self.emulator
-            .wait(words)
+        self.serial
+            .wait(words, DEADLINE)
             .unwrap_or_else(|| panic!("the machine did not say: {words}"))
     }
 
     /// What the machine has said so far.
     #[must_use]
     pub fn said(&self) -> String {
-        self.emulator.said()
+        self.serial.text()
     }
 }
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // Bochs ends with the value that stands for it.
-        if let Emulator::Qemu { process, .. } = &mut self.emulator {
-            let _ = process.kill();
-            let _ = process.wait();
-        }
+        self.emulator.kill();
         if thread::panicking() {
             eprintln!("--- what the machine said ---\n{}---", self.said());
         }

@@ -3,11 +3,11 @@
 use machine_tests::{
     clients,
     collector::Collector,
-    machine::{Machine, Setup},
+    machine::{Bochs, Machine, Setup},
     prepared::App,
 };
 use serde_json::{Value, json};
-use xtask::machine::{Bochs, Processor};
+use xtask::machine::Processor;
 
 /// Says something to the vault.
 fn tell(machine: &Machine, path: &str) -> Result<String, String> {
@@ -158,14 +158,11 @@ fn erratum_refuses(machine: &Machine) {
 
 /// A machine whose BIOS has enabled TDX, and which reports.
 fn with_tdx(processor: Processor, collector: &Collector) -> Machine {
-    let bochs = Bochs {
+    let setup = Bochs {
+        app: App::Vault,
         processor,
-        ..Bochs::default()
-    };
-    let setup = Setup {
-        bochs: Some(bochs),
         append: collector.append(),
-        ..vault()
+        ..Bochs::default()
     };
     setup.boot()
 }

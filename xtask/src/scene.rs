@@ -7,15 +7,20 @@ use crate::exit::{Exit, Failure};
 use crate::http::Limits;
 use crate::image::Image;
 use crate::keys::{self, Role};
-use crate::machine::Machine;
+use crate::machine::{Machine, Rig};
 use crate::upgrade;
 use anyhow::{Context, Result};
 use minisign::SecretKey;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-/// Between two echo requests.
-pub const INTERVAL: Duration = Duration::from_micros(200);
+/// Between two echo requests: as often as the machine can answer.
+pub const fn interval(rig: &Rig) -> Duration {
+    match rig {
+        Rig::Qemu(_) => Duration::from_micros(200),
+        Rig::Bochs(_) => Duration::from_millis(20),
+    }
+}
 
 /// How long a machine may take to boot. Emulated, on a host that does other things besides.
 pub const BOOT: Duration = Duration::from_secs(60);
@@ -113,6 +118,7 @@ impl Seen {
 /// # Errors
 /// If it gives none.
 pub fn first_answer(machine: &mut Machine) -> Result<Duration> {
+    machine.wait_for_network(BOOT)?;
     let client = EchoClient::start(machine.addresses().echo, Duration::from_millis(1))
         .context("could not start the echo client")?;
     let deadline = Instant::now() + BOOT;
@@ -140,7 +146,8 @@ pub fn upgrade_under_load(
     mut tell: impl FnMut(&str),
 ) -> Result<Seen> {
     let at = machine.addresses();
-    let echo = EchoClient::start(at.echo, INTERVAL).context("could not start the echo client")?;
+    let echo =
+        EchoClient::start(at.echo, interval(machine.rig())).context("could not start the echo client")?;
     let http = Asker::start(at.http, "/", echo.started()).context("could not start the HTTP client")?;
     ask_for(&echo, calm, machine)?;
     tell("pushing the new image");

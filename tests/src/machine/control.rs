@@ -54,7 +54,7 @@ impl Machine {
     pub fn wait_until(&self, what: &str, right: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + DEADLINE;
         let mut last = None;
-        while Instant::now() < deadline && !self.emulator.ended() {
+        while Instant::now() < deadline && !self.serial.ended() {
             // A connection that is opened between two instars is answered late, if at all: ask anew before that.
             let status = self.try_status(Duration::from_secs(2));
             match status {

@@ -2,7 +2,8 @@
 
 use std::{
     io::{BufRead, BufReader, Read},
-    sync::{Condvar, Mutex, PoisonError},
+    sync::{Arc, Condvar, Mutex, PoisonError},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -20,8 +21,16 @@ struct Lines {
 }
 
 impl Serial {
+    /// What comes from `output`.
+    pub(super) fn of(output: impl Read + Send + 'static) -> Arc<Self> {
+        let serial = Arc::new(Self::default());
+        let reader = Arc::clone(&serial);
+        thread::spawn(move || reader.read(output));
+        serial
+    }
+
     /// Reads until the machine ends.
-    pub(super) fn read(&self, output: impl Read) {
+    fn read(&self, output: impl Read) {
         let mut output = BufReader::new(output);
         let mut line = Vec::new();
         // A line may hold anything: stage codes, and whatever firmware prints.

@@ -53,7 +53,7 @@ pub(super) fn run(options: Options) -> Result<Exit> {
         );
     }
     if let Some(log) = machine.rig_log() {
-        eprintln!("{} logs every flush: {}", machine.emulator(), log.display());
+        eprintln!("{} logs every flush: {}", machine.rig().name(), log.display());
     }
     if options.json {
         machine.wait_ready(BOOT)?;
@@ -64,7 +64,7 @@ pub(super) fn run(options: Options) -> Result<Exit> {
     if status.success() {
         return Ok(Exit::Ok);
     }
-    let (emulator, said) = (machine.emulator(), machine.emulator_messages());
+    let (emulator, said) = (machine.rig().name(), machine.emulator_messages());
     Err(Failure::new(
         Exit::Failed,
         format!("{emulator} ended with {status}: {}", said.trim()),

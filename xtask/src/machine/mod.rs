@@ -139,7 +139,7 @@ struct Started {
 #[derive(Debug)]
 pub struct Machine {
     emulator: Started,
-    name: &'static str,
+    rig: Rig,
     addresses: Addresses,
     monitor: Option<PathBuf>,
 }
@@ -179,7 +179,7 @@ impl Machine {
         };
         Ok(Self {
             emulator,
-            name: config.rig.name(),
+            rig: config.rig.clone(),
             addresses: ports.addresses(),
             monitor,
         })
@@ -230,9 +230,9 @@ impl Machine {
         self.emulator.log.as_deref()
     }
 
-    /// What the emulator is called.
-    pub fn emulator(&self) -> &'static str {
-        self.name
+    /// Who plays it.
+    pub fn rig(&self) -> &Rig {
+        &self.rig
     }
 
     /// What the emulator itself said so far.
@@ -269,12 +269,25 @@ impl Machine {
             })
     }
 
+    /// Waits until clients may ask. The user network of Bochs keeps datagrams for an address that nobody has yet, and once some
+    /// have waited for long, it never forwards any again: there, nobody asks before the machine says that it serves.
+    ///
+    /// # Errors
+    /// If the machine ends or the time is up before.
+    pub fn wait_for_network(&mut self, limit: Duration) -> Result<()> {
+        match self.rig {
+            Rig::Qemu(_) => Ok(()),
+            Rig::Bochs(_) => self.wait_for_line("instar: serving ", limit).map(|_| ()),
+        }
+    }
+
     /// Waits until the control plane and the echo service answer.
     ///
     /// # Errors
     /// If the machine ends or the time is up before.
     pub fn wait_ready(&mut self, limit: Duration) -> Result<control::Status> {
         let deadline = Instant::now() + limit;
+        self.wait_for_network(limit)?;
         loop {
             // Short: user-mode networking takes a connection before the machine can answer it, and its retries are slow.
             if client::echo_answers(self.addresses.echo, Duration::from_millis(50))

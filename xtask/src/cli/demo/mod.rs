@@ -61,6 +61,8 @@ struct Witnessed {
 struct Outcome<'a> {
     cast: &'a Cast,
     boot: Duration,
+    /// Between two echo requests.
+    interval: Duration,
     seen: Seen,
     told: Told,
     /// `None`: this emulator logs no flushes.
@@ -93,7 +95,8 @@ pub(super) fn run(options: Options) -> Result<Exit> {
         .start()?;
     let boot = scene::first_answer(&mut machine)?;
     machine.wait_ready(scene::BOOT)?;
-    eprintln!("asking it all the time: a UDP echo every 0.2 ms, and HTTP in a loop");
+    let interval = scene::interval(machine.rig());
+    eprintln!("asking it all the time: a UDP echo every {interval:?}, and HTTP in a loop");
     let log = machine.rig_log().map(Path::to_owned);
     let logged = log.as_deref().map(fs::metadata).transpose().context("no log")?;
     let seen = scene::upgrade_under_load(&mut machine, &cast, CALM, |step| eprintln!("{step}"))?;
@@ -106,6 +109,7 @@ pub(super) fn run(options: Options) -> Result<Exit> {
     let outcome = Outcome {
         cast: &cast,
         boot,
+        interval,
         seen,
         told,
         witnessed,

@@ -43,6 +43,7 @@ pub(super) fn json(outcome: &Outcome<'_>) -> Value {
         seen,
         told,
         witnessed,
+        ..
     } = outcome;
     let replacement = seen.after.last_replacement.as_ref();
     let mut phases = Map::new();
@@ -117,6 +118,7 @@ pub(super) fn text(outcome: &Outcome<'_>) -> String {
         seen,
         told,
         witnessed,
+        ..
     } = outcome;
     let mut text = String::new();
     let replacement = seen.after.last_replacement.as_ref();
@@ -217,7 +219,11 @@ pub(super) fn text(outcome: &Outcome<'_>) -> String {
 /// What the echo client saw before, during and after.
 fn clients(text: &mut String, outcome: &Outcome<'_>) {
     let seen = &outcome.seen;
-    text.push_str("  an echo every 0.2 ms        median         99 %      slowest  longest silence\n");
+    let every = format!("an echo every {:?}", outcome.interval);
+    _ = writeln!(
+        text,
+        "  {every:<24}     median         99 %      slowest  longest silence"
+    );
     for (name, window) in seen.windows() {
         let name = match name {
             "staging" => "receive, verify, stage",

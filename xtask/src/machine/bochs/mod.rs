@@ -5,11 +5,11 @@
 
 mod log;
 
-pub use log::{Flush as LoggedFlush, Part, parts};
+pub use super::follow::Follow;
+pub use log::{Flush, Part, parts};
 
 use super::command::{Config, shell_line};
 use super::disk;
-use super::follow::Follow;
 use super::ports::Ports;
 use super::process::{KillOnDrop, spawn};
 use super::serial::{Log, Show};
@@ -45,7 +45,7 @@ pub struct Bochs {
 /// Which processor Bochs plays.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Processor {
-    /// A Tiger Lake, the newest that Bochs has a model of.
+    /// A Tiger Lake, the newest that Bochs has a model of. Its MOVDIR64B is not there.
     #[default]
     TigerLake,
     /// One that says that it is a Sapphire Rapids, which has the partial-write erratum, and has no MOVDIR64B.
@@ -95,6 +95,14 @@ impl Files {
     /// Bochs's log.
     pub fn log(&self) -> PathBuf {
         self.0.join("bochs.log")
+    }
+
+    fn serial(&self) -> PathBuf {
+        self.0.join("serial")
+    }
+
+    fn disk(&self) -> PathBuf {
+        self.0.join("disk.iso")
     }
 }
 
@@ -159,7 +167,8 @@ impl Bochs {
         for (path, content) in self.texts(config, ports, files) {
             text += &format!("# {path}\n{content}\n");
         }
-        let disk = files.at("disk.iso");
+        let disk = files.disk();
+        let disk = disk.display();
         let (first_stage, image) = (config.first_stage.display(), config.image.display());
         text += &format!(
             "# {disk}: GRUB, {first_stage}, {image}\n# command line: {}\n",
@@ -168,14 +177,18 @@ impl Bochs {
         text + &command_line(files)
     }
 
-    pub(super) fn start(&self, config: &Config, ports: Ports, show: Show) -> Result<Started> {
+    /// Starts Bochs.
+    ///
+    /// # Errors
+    /// If it is missing, or something that the boot medium needs (with the exit code for that), or a file cannot be written.
+    pub fn launch(&self, config: &Config, ports: Ports) -> Result<Launched> {
         tidy();
         let files = Files::new();
         fs::create_dir_all(&files.0).with_context(|| format!("could not make {}", files.0.display()))?;
         for (path, content) in self.texts(config, ports, &files) {
             fs::write(&path, content).with_context(|| format!("could not write {path}"))?;
         }
-        let disk = files.0.join("disk.iso");
+        let disk = files.disk();
         disk::make(
             &disk,
             &config.first_stage,
@@ -201,16 +214,41 @@ impl Bochs {
             bail!("Bochs has no output")
         };
         let complaints = Log::collect(stderr, Show::Nowhere)?;
-        let serial = Follow::new(&files.0.join("serial"), complaints.clone());
-        Ok(Started {
+        Ok(Launched {
             process,
             started,
-            command_line: command_line(&files),
-            serial: Log::collect(serial, show)?,
+            serial: Follow::new(&files.serial(), complaints.clone()),
             complaints,
-            log: Some(files.log()),
+            files,
         })
     }
+
+    pub(super) fn start(&self, config: &Config, ports: Ports, show: Show) -> Result<Started> {
+        let launched = self.launch(config, ports)?;
+        Ok(Started {
+            process: launched.process,
+            started: launched.started,
+            command_line: command_line(&launched.files),
+            serial: Log::collect(launched.serial, show)?,
+            complaints: launched.complaints,
+            log: Some(launched.files.log()),
+        })
+    }
+}
+
+/// Bochs, started.
+#[derive(Debug)]
+pub struct Launched {
+    /// The emulator.
+    pub process: KillOnDrop,
+    /// When it was started.
+    pub started: Instant,
+    /// The machine's serial line.
+    pub serial: Follow,
+    /// What Bochs itself has to say.
+    pub complaints: Log,
+    /// Its files.
+    pub files: Files,
 }
 
 fn command_line(files: &Files) -> String {
@@ -223,8 +261,9 @@ fn bochsrc(config: &Config, processor: Processor, files: &Files) -> String {
         cores, memory_mib, ..
     } = config;
     let flushes: String = (0..*cores).map(|core| format!(", cpu{core}=report")).collect();
-    let (msrs, network, disk) = (files.at("msrs"), files.at("slirp.conf"), files.at("disk.iso"));
-    let (serial, log) = (files.at("serial"), files.at("bochs.log"));
+    let (msrs, network) = (files.at("msrs"), files.at("slirp.conf"));
+    let (disk, serial, log) = (files.disk(), files.serial(), files.log());
+    let (disk, serial, log) = (disk.display(), serial.display(), log.display());
     // The display is a terminal that nobody looks at: the only one that opens no port and needs no window. Emulated time is
     // not faster than the clients' ("slowdown"), so that waiting takes the time that it should.
     format!(
