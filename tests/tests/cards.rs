@@ -52,13 +52,13 @@ const LONGEST: f64 = 400.0;
 
 #[test]
 fn an_e1000_and_one_core() {
-    let blackouts = replaced_under_a_client("virtio-net-pci", 4, 12);
+    let blackouts = replaced_under_a_client("e1000", 1, 5);
     assert!(blackouts[2] < LONGEST, "{blackouts:?}");
 }
 
 #[test]
 fn an_e1000_and_four_cores() {
-    let blackouts = replaced_under_a_client("e1000", 4, 12);
+    let blackouts = replaced_under_a_client("e1000", 4, 5);
     assert!(blackouts[2] < LONGEST, "{blackouts:?}");
 }
 

@@ -1,8 +1,8 @@
 //! Intel's 82540EM, which emulators call e1000.
 //!
-//! Sections are those of "PCI/PCI-X Family of Gigabit Ethernet Controllers Software Developer's Manual", Intel 317453. Only
-//! what the card, QEMU and Bochs all have is used: legacy descriptors, 32-bit registers, no interrupts. The network card is
-//! asked at intervals instead: emulators have no MSI, and a pin's interrupt would need the firmware's routing tables.
+//! Sections are those of "PCI/PCI-X Family of Gigabit Ethernet Controllers Software Developer's Manual", Intel 317453. Only what
+//! the card, QEMU and Bochs all have is used: legacy descriptors, 32-bit registers, no interrupts. The card is asked at
+//! intervals instead: emulators have no MSI, and a pin's interrupt would need the firmware's routing tables.
 
 mod registers;
 mod ring;
@@ -19,13 +19,16 @@ use virtio_drivers::transport::pci::bus::{DeviceFunction, DeviceFunctionInfo};
 
 use super::network::{BUFFER, Buffer, NetworkError};
 use registers::{Card, Hardware, ctrl, eerd, rctl, tctl};
-use ring::{Arrival, LENGTH, Ring};
+use ring::{Arrival, Ring};
 
 const INTEL: u16 = 0x8086;
 const I82540EM: u16 = 0x100e;
 
 /// What RCTL says while frames are received.
 const RECEIVING: u32 = rctl::ENABLE | rctl::BROADCAST | rctl::SIZE_2048 | rctl::STRIP_CRC;
+/// Frames that the card can take in while nobody looks; what comes then is lost. 3 ms of whole frames at 1 Gbit/s.
+const RECEIVE: usize = 256;
+const TRANSMIT: usize = 64;
 /// How often the card is asked for something that it should have done within microseconds, one apart.
 const PATIENCE: u32 = 10_000;
 const MICROSECOND: Duration = Duration::from_micros(1);
@@ -36,6 +39,8 @@ pub struct E1000<H: Hardware = Card> {
     mac: [u8; 6],
     receive: Ring,
     receive_buffers: Vec<Option<Buffer>>,
+    /// What the card is to be told when there is nothing more to receive.
+    tail: Option<u32>,
     /// What came so far belongs to a frame that is longer than a buffer.
     is_discarding: bool,
     /// Frames that were damaged, or too long.
@@ -68,16 +73,21 @@ impl<H: Hardware> E1000<H> {
         hardware.set_bus_master(false);
         stop(&hardware);
         reset(&hardware)?;
+        if hardware.read(registers::TDLEN) == 0 {
+            // It did reset, and reads its settings from the EEPROM now, which would overwrite ours (section 5.3).
+            hardware.pause(Duration::from_millis(5));
+        }
         let mac = mac(&hardware).ok_or(NetworkError::NoAddress)?;
         let mut card = Self {
             hardware,
             mac,
-            receive: Ring::new(),
-            receive_buffers: (0..LENGTH).map(|_| None).collect(),
+            receive: Ring::new(RECEIVE),
+            receive_buffers: (0..RECEIVE).map(|_| None).collect(),
+            tail: None,
             is_discarding: false,
             dropped: 0,
-            transmit: Ring::new(),
-            transmit_buffers: (0..LENGTH).map(|_| Box::new([0; BUFFER])).collect(),
+            transmit: Ring::new(TRANSMIT),
+            transmit_buffers: (0..TRANSMIT).map(|_| Box::new([0; BUFFER])).collect(),
         };
         card.set_address();
         card.set_link_up();
@@ -123,23 +133,22 @@ impl<H: Hardware> E1000<H> {
             (registers::RDTR, 0),
             (registers::RDBAL, receive as u32),
             (registers::RDBAH, (receive >> 32) as u32),
-            (registers::RDLEN, Ring::bytes()),
+            (registers::RDLEN, self.receive.bytes()),
             (registers::RDH, 0),
             (registers::RDT, 0),
             (registers::TDBAL, transmit as u32),
             (registers::TDBAH, (transmit >> 32) as u32),
-            (registers::TDLEN, Ring::bytes()),
+            (registers::TDLEN, self.transmit.bytes()),
             (registers::TDH, 0),
             (registers::TDT, 0),
             (registers::TIPG, registers::GAPS),
         ] {
             self.write(register, value);
         }
-        let mut tail = 0;
-        while let Some(slot) = self.receive.free() {
-            tail = self.put(slot, Box::new([0; BUFFER]));
+        for _ in 1..RECEIVE {
+            self.recycle(Box::new([0; BUFFER]));
         }
-        self.write(registers::RDT, tail);
+        self.tell_tail();
         self.hardware.set_bus_master(true);
         self.write(registers::TCTL, tctl::ENABLE | tctl::PAD_SHORT | tctl::COLLISIONS);
         // Not written without need: see `Card::is_qemu`.
@@ -160,8 +169,11 @@ impl<H: Hardware> E1000<H> {
     /// A frame that has arrived: the buffer, and where in it the frame lies.
     pub fn receive(&mut self) -> Option<(Buffer, Range<usize>)> {
         // A card that is done with everything at once, for ever, gets its turn no longer than others.
-        for _ in 0..LENGTH {
-            let (slot, word) = self.receive.take()?;
+        for _ in 0..RECEIVE {
+            let Some((slot, word)) = self.receive.take() else {
+                self.tell_tail();
+                return None;
+            };
             let buffer = self.receive_buffers.get_mut(slot)?.take()?;
             match (Arrival::read(word, BUFFER), self.is_discarding) {
                 (Arrival::End(length), false) => return Some((buffer, 0..length)),
@@ -187,21 +199,23 @@ impl<H: Hardware> E1000<H> {
         }
     }
 
-    /// Gives a buffer to the card for the next frame.
-    pub fn recycle(&mut self, buffer: Buffer) {
+    /// Gives a buffer to the card for a frame; it is told when there is nothing more to receive.
+    pub fn recycle(&mut self, mut buffer: Buffer) {
         // There is room: one buffer less was made than the ring has places.
-        if let Some(slot) = self.receive.free() {
-            let tail = self.put(slot, buffer);
-            self.write(registers::RDT, tail);
+        if let Some(slot) = self.receive.free()
+            && let Some(place) = self.receive_buffers.get_mut(slot)
+        {
+            self.tail = Some(self.receive.give(buffer.as_mut_ptr() as u64, 0));
+            *place = Some(buffer);
         }
     }
 
-    fn put(&mut self, slot: usize, mut buffer: Buffer) -> u32 {
-        let address = buffer.as_mut_ptr() as u64;
-        if let Some(place) = self.receive_buffers.get_mut(slot) {
-            *place = Some(buffer);
+    /// Tells the card of all buffers that were given back. As many at once as there can be: at every write to RDT, QEMU
+    /// takes all frames that have waited, and drops those for which it finds no buffer.
+    fn tell_tail(&mut self) {
+        if let Some(tail) = self.tail.take() {
+            self.write(registers::RDT, tail);
         }
-        self.receive.give(address, 0)
     }
 
     /// Can a frame be sent now?
@@ -254,16 +268,13 @@ fn stop(hardware: &impl Hardware) {
 
 /// Resets the card, but not its PHY, which would lose the link (section 13.4.1).
 fn reset(hardware: &impl Hardware) -> Result<(), NetworkError> {
-    // Zero after a reset: shows whether there was one. Emulators only clear the bit that asks for it.
-    hardware.write(registers::TDLEN, Ring::bytes());
+    // Zero after a reset: shows whether there was one. Emulators only clear the bit that asks for it, and must not cost the
+    // time that a card needs.
+    hardware.write(registers::TDLEN, 128);
     let before = hardware.read(registers::CTRL) & !ctrl::PHY_RESET;
     hardware.write(registers::CTRL, before | ctrl::RESET);
     hardware.pause(MICROSECOND);
     wait(hardware, || hardware.read(registers::CTRL) & ctrl::RESET == 0).ok_or(NetworkError::Reset)?;
-    if hardware.read(registers::TDLEN) == 0 {
-        // The card reads its settings from the EEPROM now (section 5.3), and would overwrite ours.
-        hardware.pause(Duration::from_millis(5));
-    }
     // A reset unmasks nothing; reading ICR takes back what was asked for before it (section 13.4.17).
     hardware.write(registers::IMC, u32::MAX);
     hardware.read(registers::ICR);

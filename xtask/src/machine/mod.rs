@@ -12,6 +12,7 @@ mod serial;
 
 pub use bochs::{Bochs, Processor};
 pub use command::{Config, Flush, Rig, parse_memory};
+use follow::Follow;
 pub use monitor::Monitor;
 pub use ports::{Addresses, Ports};
 pub use process::{KillOnDrop, spawn};
@@ -185,14 +186,22 @@ impl Machine {
         })
     }
 
-    /// The emulator's words, if it ended at once because another program took one of its ports.
+    /// The emulator's words, if another program took one of its ports.
     fn refused_port(&mut self) -> Option<String> {
-        // It ends within milliseconds then, and its serial line with it. Otherwise the first stage soon writes something.
-        self.emulator.serial.wait_for_any(Duration::from_secs(1));
-        self.emulator
-            .complaints
-            .wait_for_line(0, "forwarding rule", Duration::ZERO)
-            .ok()
+        match &self.rig {
+            Rig::Qemu(_) => {
+                // It ends within milliseconds then, and its serial line with it. Otherwise the first stage soon writes something.
+                self.emulator.serial.wait_for_any(Duration::from_secs(1));
+                let complaints = &self.emulator.complaints;
+                complaints
+                    .wait_for_line(0, "forwarding rule", Duration::ZERO)
+                    .ok()
+            }
+            Rig::Bochs(_) => {
+                let log = self.emulator.log.as_deref()?;
+                bochs::refused_port(Follow::new(log, self.emulator.complaints.clone()))
+            }
+        }
     }
 
     /// Where its services are reached.

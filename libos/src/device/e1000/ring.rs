@@ -6,9 +6,6 @@
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 
-/// Descriptors in a ring: a multiple of 8 (sections 13.4.27 and 13.4.38: the length is a multiple of 128 bytes).
-pub const LENGTH: usize = 64;
-
 const DONE: u64 = 1 << 32;
 
 /// Shared with the card, hence atomic: it writes `word` when it has done it.
@@ -26,15 +23,12 @@ pub struct Ring {
     next: usize,
 }
 
-fn after(index: usize) -> usize {
-    (index + 1) % LENGTH
-}
-
 impl Ring {
-    /// One in which the card has nothing.
-    pub fn new() -> Self {
+    /// One of so many descriptors, in which the card has nothing. A multiple of 8: the length must be a multiple of 128 bytes
+    /// (sections 13.4.27 and 13.4.38).
+    pub fn new(length: usize) -> Self {
         Self {
-            descriptors: (0..LENGTH).map(|_| Descriptor::default()).collect(),
+            descriptors: (0..length).map(|_| Descriptor::default()).collect(),
             oldest: 0,
             next: 0,
         }
@@ -46,13 +40,17 @@ impl Ring {
     }
 
     /// How many bytes it is long.
-    pub const fn bytes() -> u32 {
-        (LENGTH * size_of::<Descriptor>()) as u32
+    pub fn bytes(&self) -> u32 {
+        size_of_val(&*self.descriptors) as u32
+    }
+
+    fn after(&self, index: usize) -> usize {
+        (index + 1) % self.descriptors.len()
     }
 
     /// Where the next descriptor goes; `None` if the ring is full.
     pub fn free(&self) -> Option<usize> {
-        (after(self.next) != self.oldest).then_some(self.next)
+        (self.after(self.next) != self.oldest).then_some(self.next)
     }
 
     /// Hands the descriptor at [`Ring::free`] to the card, and returns what its tail register must be told. Everything that
@@ -63,7 +61,7 @@ impl Ring {
         {
             descriptor.address.store(address, Ordering::Relaxed);
             descriptor.word.store(word & !DONE, Ordering::Release);
-            self.next = after(self.next);
+            self.next = self.after(self.next);
         }
         // Descriptor and buffer before the tail register, which is no memory that the compiler knows.
         fence(Ordering::SeqCst);
@@ -79,7 +77,7 @@ impl Ring {
         let index = self.oldest;
         let word = self.descriptors.get(index)?.word.load(Ordering::Acquire);
         (word & DONE != 0).then(|| {
-            self.oldest = after(index);
+            self.oldest = self.after(index);
             (index, word)
         })
     }

@@ -1,226 +1,13 @@
 //! The driver against a card that is played, well or badly.
 
-use alloc::rc::Rc;
+mod fake;
+
 use alloc::vec;
-use core::cell::RefCell;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 
 use super::registers::*;
 use super::*;
-
-const MAC: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
-const OTHER: [u8; 6] = [2, 0, 0, 0, 0, 9];
-
-/// How a card behaves.
-#[derive(Clone, Copy)]
-struct Kind {
-    /// A reset clears the registers, and reads the address from the EEPROM.
-    resets: bool,
-    /// A reset ends.
-    ends_reset: bool,
-    /// The EEPROM answers.
-    answers: bool,
-    keeps_receiving: bool,
-    eeprom: [u8; 6],
-}
-
-const HARDWARE: Kind = Kind {
-    resets: true,
-    ends_reset: true,
-    answers: true,
-    keeps_receiving: false,
-    eeprom: MAC,
-};
-const BOCHS: Kind = Kind {
-    resets: false,
-    ..HARDWARE
-};
-const QEMU: Kind = Kind {
-    keeps_receiving: true,
-    ..BOCHS
-};
-
-struct Fake {
-    kind: Kind,
-    registers: Vec<u32>,
-    bus_master: bool,
-    /// What was done, in order: registers, and (as a register beyond them) bus mastering.
-    events: Vec<(u32, u32)>,
-    paused: Duration,
-    sent: Vec<Vec<u8>>,
-    /// Does it send what it is given?
-    sends: bool,
-}
-
-const BUS_MASTER: u32 = u32::MAX;
-
-/// The driver's end and the test's end.
-#[derive(Clone)]
-struct Shared(Rc<RefCell<Fake>>);
-
-impl Shared {
-    fn new(kind: Kind) -> Self {
-        Self(Rc::new(RefCell::new(Fake {
-            kind,
-            registers: vec![0; 0x8000],
-            bus_master: true,
-            events: Vec::new(),
-            paused: Duration::ZERO,
-            sent: Vec::new(),
-            sends: true,
-        })))
-    }
-
-    fn start(&self) -> Result<E1000<Self>, NetworkError> {
-        E1000::start(self.clone())
-    }
-
-    fn get(&self, register: u32) -> u32 {
-        self.0.borrow().get(register)
-    }
-
-    fn set(&self, register: u32, value: u32) {
-        self.0.borrow_mut().set(register, value);
-    }
-
-    fn writes(&self, register: u32) -> Vec<u32> {
-        let events = &self.0.borrow().events;
-        events
-            .iter()
-            .filter(|event| event.0 == register)
-            .map(|event| event.1)
-            .collect()
-    }
-
-    /// When something was done for the last time.
-    fn last(&self, register: u32, value: u32) -> usize {
-        let events = &self.0.borrow().events;
-        events
-            .iter()
-            .rposition(|event| *event == (register, value))
-            .unwrap_or_else(|| panic!("{register:#x} was never written {value:#x}"))
-    }
-
-    fn arrive(&self, frame: &[u8]) -> bool {
-        self.0.borrow_mut().arrive(frame, 3, 0, frame.len())
-    }
-
-    fn arrive_as(&self, frame: &[u8], status: u64, errors: u64, length: usize) -> bool {
-        self.0.borrow_mut().arrive(frame, status, errors, length)
-    }
-}
-
-impl Fake {
-    fn get(&self, register: u32) -> u32 {
-        self.registers[register as usize / 4]
-    }
-
-    fn set(&mut self, register: u32, value: u32) {
-        self.registers[register as usize / 4] = value;
-    }
-
-    fn is_active(&self, register: u32, enable: u32) -> bool {
-        self.bus_master && self.get(register) & enable != 0
-    }
-
-    /// The two words of a descriptor.
-    fn descriptor(&self, base: u32, index: u32) -> [&AtomicU64; 2] {
-        assert!(index < self.get(base + 8) / 16, "an index outside the ring");
-        let ring = u64::from(self.get(base)) | u64::from(self.get(base + 4)) << 32;
-        let first = (ring + u64::from(index) * 16) as *const AtomicU64;
-        // SAFETY: the driver has put its ring here, which lives as long as the driver; tests let no card act after it. Inside
-        // the ring by the check above.
-        unsafe { [&*first, &*first.add(1)] }
-    }
-
-    /// Puts a frame into the next buffer.
-    fn arrive(&mut self, frame: &[u8], status: u64, errors: u64, length: usize) -> bool {
-        let head = self.get(RDH);
-        if !self.is_active(RCTL, rctl::ENABLE) || head == self.get(RDT) {
-            return false;
-        }
-        let [address, word] = self.descriptor(RDBAL, head);
-        assert_eq!(word.load(Ordering::Acquire), 0, "given before it was cleared");
-        let buffer = address.load(Ordering::Relaxed) as *mut u8;
-        // SAFETY: the driver gave this buffer of 2048 bytes, and does not touch it until it is told that it is done.
-        unsafe { core::ptr::copy_nonoverlapping(frame.as_ptr(), buffer, frame.len().min(2048)) };
-        word.store(
-            length as u64 & 0xffff | status << 32 | errors << 40,
-            Ordering::Release,
-        );
-        self.set(RDH, (head + 1) % (self.get(RDLEN) / 16));
-        true
-    }
-
-    fn send(&mut self) {
-        while self.sends && self.is_active(TCTL, tctl::ENABLE) && self.get(TDH) != self.get(TDT) {
-            let head = self.get(TDH);
-            let [address, word] = self.descriptor(TDBAL, head);
-            let asked = word.load(Ordering::Acquire);
-            assert_eq!(asked >> 24, 0b1011, "EOP, IFCS, RS, and not done yet");
-            let buffer = address.load(Ordering::Relaxed) as *const u8;
-            // SAFETY: as in `arrive`; the length is checked by the test that looks at what was sent.
-            let frame = unsafe { core::slice::from_raw_parts(buffer, (asked & 0xffff) as usize) }.to_vec();
-            word.store(asked | 1 << 32, Ordering::Release);
-            self.sent.push(frame);
-            self.set(TDH, (head + 1) % (self.get(TDLEN) / 16));
-        }
-    }
-
-    fn control(&mut self, value: u32) {
-        self.set(CTRL, value);
-        if value & ctrl::RESET == 0 || !self.kind.ends_reset {
-            return;
-        }
-        self.set(CTRL, value & !ctrl::RESET);
-        if self.kind.resets {
-            let [a, b, c, d, e, f] = self.kind.eeprom;
-            self.registers[..0x5400 / 4].fill(0);
-            self.set(RAL0, u32::from_le_bytes([a, b, c, d]));
-            self.set(RAH0, u32::from_le_bytes([e, f, 0, 0]) | ADDRESS_VALID);
-        }
-    }
-}
-
-impl Hardware for Shared {
-    fn read(&self, register: u32) -> u32 {
-        let mut fake = self.0.borrow_mut();
-        if register == EERD && fake.kind.answers {
-            let asked = fake.get(EERD);
-            assert_eq!(asked & 1, 1, "not asked for");
-            let index = 2 * (asked >> 8) as usize;
-            let word = u16::from_le_bytes([fake.kind.eeprom[index], fake.kind.eeprom[index + 1]]);
-            fake.set(EERD, u32::from(word) << 16 | asked & !1 | 1 << 4);
-        }
-        fake.get(register)
-    }
-
-    fn write(&self, register: u32, value: u32) {
-        let mut fake = self.0.borrow_mut();
-        fake.events.push((register, value));
-        match register {
-            CTRL => fake.control(value),
-            _ => fake.set(register, value),
-        }
-        if [TDT, TCTL].contains(&register) {
-            fake.send();
-        }
-    }
-
-    fn set_bus_master(&self, on: bool) {
-        let mut fake = self.0.borrow_mut();
-        fake.events.push((BUS_MASTER, on.into()));
-        fake.bus_master = on;
-    }
-
-    fn pause(&self, span: Duration) {
-        self.0.borrow_mut().paused += span;
-    }
-
-    fn keeps_receiving(&self) -> bool {
-        self.0.borrow().kind.keeps_receiving
-    }
-}
+use fake::{BOCHS, BUS_MASTER, HARDWARE, Kind, MAC, OTHER, QEMU, Shared};
 
 /// As `unwrap`, which wants the card to be `Debug`.
 fn error(result: Result<E1000<Shared>, NetworkError>) -> NetworkError {
@@ -265,11 +52,12 @@ fn the_card_is_cut_off_from_memory_until_it_knows_its_rings() {
         fake.set(RCTL, RECEIVING);
         let card = fake.start().expect("it starts");
         assert_eq!(fake.0.borrow().events[0], (BUS_MASTER, 0), "before all else");
+        assert_eq!(fake.writes(BUS_MASTER), [0, 1]);
         let on = fake.last(BUS_MASTER, 1);
         for (register, value) in [
             (RDBAL, card.receive.address() as u32),
             (TDBAL, card.transmit.address() as u32),
-            (RDT, LENGTH as u32 - 1),
+            (RDT, RECEIVE as u32 - 1),
             (TDT, 0),
         ] {
             assert!(fake.last(register, value) < on, "{register:#x}");
@@ -327,8 +115,7 @@ fn only_a_card_that_did_reset_is_waited_for() {
     let pause = |kind| {
         let fake = Shared::new(kind);
         let _card = fake.start().expect("it starts");
-        let paused = fake.0.borrow().paused;
-        paused
+        fake.0.borrow().paused
     };
     assert!(pause(HARDWARE) >= Duration::from_millis(5));
     assert!(pause(QEMU) < Duration::from_millis(1));
@@ -369,9 +156,9 @@ fn a_full_ring_drops_and_goes_on_over_its_end() {
     let fake = Shared::new(HARDWARE);
     let mut card = fake.start().expect("it starts");
     for round in 0..5_u8 {
-        let taken = (0..LENGTH as u8).filter(|&n| fake.arrive(&[round, n])).count();
-        assert_eq!(taken, LENGTH - 1, "one descriptor stays unused");
-        for n in 0..LENGTH as u8 - 1 {
+        let taken = (0..=255).filter(|&n| fake.arrive(&[round, n])).count();
+        assert_eq!(taken, RECEIVE - 1, "one descriptor stays unused");
+        for n in 0..255 {
             let (buffer, range) = card.receive().expect("a frame");
             assert_eq!(&buffer[range], [round, n]);
             card.recycle(buffer);
@@ -390,12 +177,32 @@ fn buffers_may_come_back_late_and_in_any_order() {
         while let Some((buffer, _)) = card.receive() {
             held.push(buffer);
         }
-        assert_eq!(held.len(), LENGTH - 1);
+        assert_eq!(held.len(), RECEIVE - 1);
         assert!(!fake.arrive(b"x"), "it has no buffer");
         while let Some(buffer) = held.pop() {
             card.recycle(buffer);
         }
+        assert!(card.receive().is_none());
     }
+}
+
+#[test]
+fn buffers_go_back_together_when_nothing_more_is_there() {
+    let fake = Shared::new(QEMU);
+    let mut card = fake.start().expect("it starts");
+    let before = fake.writes(RDT).len();
+    for _ in 0..100 {
+        assert!(fake.arrive(b"x"));
+    }
+    for _ in 0..100 {
+        let (buffer, _) = card.receive().expect("a frame");
+        card.recycle(buffer);
+    }
+    assert_eq!(fake.writes(RDT).len(), before);
+    assert!(card.receive().is_none());
+    assert_eq!(fake.writes(RDT)[before..], [99]);
+    assert!(card.receive().is_none());
+    assert_eq!(fake.writes(RDT).len(), before + 1, "nothing new to tell");
 }
 
 #[test]
@@ -408,7 +215,7 @@ fn a_card_that_does_not_send_is_full_at_some_time() {
         sent(&mut card, &[count]);
         count += 1;
     }
-    assert_eq!(usize::from(count), LENGTH - 1);
+    assert_eq!(usize::from(count), TRANSMIT - 1);
     // Lost, and nothing that waits is overwritten.
     sent(&mut card, b"lost");
     fake.0.borrow_mut().sends = true;
@@ -456,9 +263,10 @@ fn damaged_and_overlong_frames_are_dropped_and_counted() {
     assert_eq!(&buffer[range], b"good");
     assert_eq!(card.dropped, 10);
     card.recycle(buffer);
+    assert!(card.receive().is_none());
     assert_eq!(
-        (0..LENGTH).filter(|_| fake.arrive(b"x")).count(),
-        LENGTH - 1,
+        (0..RECEIVE).filter(|_| fake.arrive(b"x")).count(),
+        RECEIVE - 1,
         "no buffer is lost"
     );
 }

@@ -18,6 +18,7 @@ use crate::exit::{Exit, Failure};
 use crate::workspace;
 use anyhow::{Context, Result, bail};
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -251,6 +252,20 @@ pub struct Launched {
     pub files: Files,
 }
 
+/// Bochs runs on without a port that it could not have, and says so in its log before the BIOS's first line.
+pub(super) fn refused_port(log: impl Read) -> Option<String> {
+    for line in BufReader::new(log).split(b'\n').map_while(Result::ok) {
+        let line = String::from_utf8_lossy(&line);
+        if line.contains("host forwarding rule") {
+            return Some(line.into_owned());
+        }
+        if line.contains("[BIOS") {
+            break;
+        }
+    }
+    None
+}
+
 fn command_line(files: &Files) -> String {
     format!("TERM=dumb {}", shell_line(BOCHS, &Bochs::arguments(files)))
 }
@@ -317,6 +332,17 @@ mod tests {
             "0x0087 0 00000020 00000010 00000000 00000000 00000000 00000000\n"
         );
         assert!(text(0).starts_with("0x0087 0 00000000 00000010 "));
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_told_before_the_bios_begins() {
+        const TAKEN: &str =
+            "00000000000e[SLIRP0] could not set up host forwarding rule 'tcp:127.0.0.1:1001-:80'";
+        const BIOS: &str = "00000004660i[BIOS  ] $Revision: 14314 $";
+        let refused = |log: String| refused_port(std::io::Cursor::new(log));
+        assert_eq!(refused(format!("one\n{TAKEN}\n{BIOS}\n")), Some(TAKEN.to_owned()));
+        assert_eq!(refused(format!("one\n{BIOS}\n{TAKEN}\n")), None);
+        assert_eq!(refused("it ended".to_owned()), None);
     }
 
     #[test]
