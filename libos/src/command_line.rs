@@ -33,6 +33,18 @@ pub enum AddressSource {
     },
 }
 
+/// `instar.early-flush`: how the cores flush while the machine still serves, where it flushes at all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EarlyFlush {
+    /// One core after the other, so that never more than one of them stands still.
+    #[default]
+    Serial,
+    /// All at once.
+    Simultaneous,
+    /// Not at all: only in the stop.
+    Never,
+}
+
 /// A word that was not used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ignored {
@@ -48,6 +60,8 @@ pub struct Ignored {
 pub struct CommandLine {
     /// `instar.flush`: when caches are flushed before a jump.
     pub flush: FlushPolicy,
+    /// `instar.early-flush`.
+    pub early_flush: EarlyFlush,
     /// `instar.ip`.
     pub address: AddressSource,
     /// `instar.gateway`, with a static address only.
@@ -76,6 +90,7 @@ impl Default for CommandLine {
     fn default() -> Self {
         Self {
             flush: FlushPolicy::default(),
+            early_flush: EarlyFlush::default(),
             address: AddressSource::default(),
             gateway: None,
             dns: None,
@@ -112,6 +127,7 @@ impl CommandLine {
         let (key, value) = word.split_once('=').ok_or("not key=value")?;
         match key {
             "instar.flush" => self.flush = flush(value)?,
+            "instar.early-flush" => self.early_flush = early_flush(value)?,
             "instar.ip" => self.address = address(value)?,
             "instar.gateway" => self.gateway = Some(unicast(value)?),
             "instar.dns" => self.dns = Some(unicast(value)?),
@@ -156,6 +172,15 @@ fn text(value: &str) -> Option<String> {
 
 fn flush(value: &str) -> Result<FlushPolicy, &'static str> {
     FlushPolicy::from_name(value).ok_or("not auto, always or never")
+}
+
+fn early_flush(value: &str) -> Result<EarlyFlush, &'static str> {
+    Ok(match value {
+        "serial" => EarlyFlush::Serial,
+        "simultaneous" => EarlyFlush::Simultaneous,
+        "never" => EarlyFlush::Never,
+        _ => return Err("not serial, simultaneous or never"),
+    })
 }
 
 fn address(value: &str) -> Result<AddressSource, &'static str> {
@@ -276,6 +301,7 @@ mod tests {
     fn bad_values_leave_the_default_and_a_reason() {
         for word in [
             "instar.flush=yes",
+            "instar.early-flush=always",
             "instar.flush=",
             "instar.flush",
             "instar.ip=10.0.2.15",
@@ -345,7 +371,7 @@ mod tests {
 
         #[test]
         fn any_value_is_read(key in 0_usize..7, value in "[0-9./a-z+-]{0,20}") {
-            let keys = ["flush", "ip", "gateway", "dns", "host-id", "max-image", "log"];
+            let keys = ["flush", "early-flush", "ip", "gateway", "dns", "host-id", "max-image", "log"];
             let options = CommandLine::parse(&alloc::format!("instar.{}={value}", keys[key]));
             if let AddressSource::Static { address, prefix } = options.address {
                 prop_assert!(is_usable(address) && (1..=32).contains(&prefix));

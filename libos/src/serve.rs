@@ -11,6 +11,7 @@ use smoltcp::wire::Ipv4Cidr;
 
 use crate::clock::Clock;
 use crate::command_line::{AddressSource, CommandLine};
+use crate::confidential;
 use crate::cpu::{CoreId, current, random, remind_others, start_others, stop, time};
 use crate::device::{network, serial};
 use crate::net::{self, Addressing, Configuration, Limits, Shared, Stack, Timer};
@@ -39,6 +40,7 @@ pub(crate) async fn run(start: Start) {
         Err(problem) => {
             error!("no network: {problem}");
             call_others();
+            confidential::announce();
             application().run().await;
         }
     }
@@ -58,6 +60,8 @@ async fn manage(start: Start, network: &'static Shared, network_start: time::Ins
     let last = current::online().iter().last().unwrap_or(CoreId::BOOT);
     spawn_on(last, async move {
         let handover = handover(&start);
+        // Where nobody waits for it: it may be a call into firmware.
+        confidential::tdx_module();
         let machine = control::install(&start, handover.as_ref(), configuration.mac);
         spawn(control::serve(machine)).detach();
         telemetry::push::start(&start, handover.as_ref(), machine);
@@ -121,6 +125,7 @@ fn announce(start: &Start, machine: &Machine, configuration: &Configuration) {
         warn!("no RDSEED and no RDRAND: random numbers can be guessed");
     }
     let Configuration { address, prefix, .. } = configuration;
+    confidential::announce();
     info!(
         "network {address}/{prefix}, {online} cores, {}",
         machine.flush_decision().why()

@@ -23,6 +23,8 @@ pub struct Span {
     pub name: String,
     /// The instar that reported it.
     pub generation: i64,
+    /// What that one says the machine is.
+    pub role: String,
     /// Since 1970.
     pub start_ns: u64,
     /// Since 1970.
@@ -172,6 +174,7 @@ fn spans(request: &ExportTraceServiceRequest) -> Vec<Span> {
             .as_ref()
             .map_or(&[][..], |resource| &resource.attributes);
         let generation = integer(attributes, "instar.generation").unwrap_or_default();
+        let role = text(attributes, "instar.platform.role").unwrap_or_default();
         spans.extend(
             resource
                 .scope_spans
@@ -181,6 +184,7 @@ fn spans(request: &ExportTraceServiceRequest) -> Vec<Span> {
                     trace: span.trace_id.iter().map(|byte| format!("{byte:02x}")).collect(),
                     name: span.name.clone(),
                     generation,
+                    role: role.clone(),
                     start_ns: span.start_time_unix_nano,
                     end_ns: span.end_time_unix_nano,
                     error: text(&span.attributes, "error.type"),

@@ -1,7 +1,8 @@
 //! The witness's log, and what it proves.
 //!
-//! The log comes from the TCG plugin in `tests/witness`: one line for each WBINVD, and for the two marks of
-//! `docs/interfaces.md`. A replacement is what lies between the last order mark and the enter mark that follows it.
+//! The log comes from the TCG plugin in `tests/witness`: one line for each WBINVD, and for the three marks of
+//! `docs/interfaces.md`. A replacement is what lies between the last order mark and the enter mark that follows it; the
+//! flushes that count come after the stop mark, if there is one.
 //! Flushes of the firmware come before the first order, and are nobody's business.
 
 use std::fmt;
@@ -19,6 +20,8 @@ pub enum Kind {
     Wbnoinvd,
     /// An order was accepted.
     Order,
+    /// An image began to stop its cores.
+    Stop,
     /// An image's first instruction.
     Enter,
 }
@@ -101,10 +104,12 @@ impl Log {
     fn replacements(&self) -> Result<Vec<Replacement<'_>>, Violation> {
         let mut found = Vec::new();
         let mut order = None;
+        let mut stop = None;
         let mut booted = false;
         for (index, event) in self.events.iter().enumerate() {
             match (event.kind, order) {
-                (Kind::Order, _) => order = Some(index),
+                (Kind::Order, _) => (order, stop) = (Some(index), None),
+                (Kind::Stop, _) => stop = Some(index),
                 (Kind::Enter, Some(start)) => {
                     let rest = &self.events[index + 1..];
                     let until = rest
@@ -112,7 +117,8 @@ impl Log {
                         .position(|event| event.kind == Kind::Order)
                         .unwrap_or(rest.len());
                     found.push(Replacement {
-                        between: &self.events[start..index],
+                        serving: &self.events[start..stop.unwrap_or(start)],
+                        between: &self.events[stop.unwrap_or(start)..index],
                         enter: *event,
                         after: &rest[..until],
                     });
@@ -144,6 +150,7 @@ fn event(line: &str) -> Option<Event> {
         "wbinvd" => Kind::Wbinvd,
         "wbnoinvd" => Kind::Wbnoinvd,
         "order" => Kind::Order,
+        "stop" => Kind::Stop,
         "enter" => Kind::Enter,
         _ => return None,
     };
@@ -158,7 +165,9 @@ fn event(line: &str) -> Option<Event> {
 }
 
 struct Replacement<'a> {
-    /// From the order mark to the enter mark.
+    /// From the order mark to the stop mark; nothing without one.
+    serving: &'a [Event],
+    /// From the stop mark, or without one from the order mark, to the enter mark.
     between: &'a [Event],
     enter: Event,
     /// Up to the next order.
@@ -268,6 +277,7 @@ pub fn every_core_flushed_before_successor(log: &Log, cores: u32) -> Result<usiz
         between,
         enter,
         after,
+        ..
     } in &replacements
     {
         for core in 0..cores {
@@ -293,6 +303,25 @@ pub fn every_core_flushed_before_successor(log: &Log, cores: u32) -> Result<usiz
                 core: later.vcpu,
                 later: later.sequence,
             });
+        }
+    }
+    Ok(replacements.len())
+}
+
+/// Each core of `0..cores` executed WBINVD between each order and the stop that followed it, while the image still served.
+/// Returns how many replacements were judged.
+///
+/// # Errors
+/// The first [`Violation`].
+pub fn every_core_flushed_early(log: &Log, cores: u32) -> Result<usize, Violation> {
+    let replacements = log.replacements()?;
+    for Replacement { serving, enter, .. } in &replacements {
+        for core in 0..cores {
+            flush_of(serving, core).ok_or(Violation::NotFlushed {
+                core,
+                enter: enter.sequence,
+                late: None,
+            })?;
         }
     }
     Ok(replacements.len())

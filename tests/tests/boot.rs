@@ -29,10 +29,23 @@ fn one_core() {
 
 #[test]
 fn two_cores() {
-    works(&Setup {
+    let machine = works(&Setup {
         cores: 2,
         ..Setup::default()
     });
+    // TCG answers an unknown register with zero: a host with no KeyIDs, before and after a replacement.
+    let confidential = &machine.status()["confidential"];
+    assert_eq!(
+        (
+            &confidential["role"],
+            &confidential["tdx"]["enabled"],
+            &confidential["hypervisor"]
+        ),
+        (&"host".into(), &false.into(), &true.into())
+    );
+    machine.wait_line("instar: serving generation=2 ");
+    let lines = machine.said().matches("platform: ").count();
+    assert_eq!(lines, 2, "each instar says once what the machine is");
 }
 
 #[test]

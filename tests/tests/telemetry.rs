@@ -28,6 +28,7 @@ fn spans_of_one_upgrade_from_both_instars() {
     });
     for span in spans.iter().filter(|span| span.trace == trace) {
         assert!(span.start_ns <= span.end_ns, "{span:?}");
+        assert_eq!(span.role, "host", "{span:?}");
     }
     // The timeline that the successor tells by itself.
     let told = status["last_replacement"]["spans"].as_array().expect("spans");

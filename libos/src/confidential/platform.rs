@@ -1,21 +1,39 @@
 //! What memory encryption this machine has, and on which side of it we stand.
 //!
-//! Reads CPUID and model-specific registers through [`Probe`], so that the tests can play any machine.
+//! Nobody outside this crate makes a [`Platform`]: it comes from [`super::platform()`], which has asked the processor. So the
+//! right to flush ([`super::policy::HostFlush`]), for which a [`Host`] is needed, is out of a guest's reach:
+//!
+//! ```
+//! use libos::confidential::platform::{Host, Platform};
+//! fn tell(platform: &Platform) -> Option<&Host> {
+//!     platform.host()
+//! }
+//! ```
+//! ```compile_fail,E0639
+//! use libos::confidential::platform::{Host, Sme};
+//! let forged = Host { tdx: None, sme: Sme::Absent };
+//! ```
+//! ```compile_fail,E0603
+//! use libos::confidential::platform::Probe; // a processor that lies
+//! ```
+//!
+//! Reads CPUID and model-specific registers through `Probe`, so that the tests can play any machine.
 //! Sources: Intel SDM volume 2A (CPUID) and volume 4 (MSRs); Intel TDX Module Base Specification ("CPUID
 //! virtualization"); AMD64 Architecture Programmer's Manual (APM), volume 2, 7.10 (SME) and 15.34 to 15.36 (SEV), and
 //! volume 3, appendix E (CPUID).
 
 use core::arch::x86_64::CpuidResult;
+use core::fmt;
 
 /// `IA32_MKTME_KEYID_PARTITIONING`: bits 31:0 number of MKTME KeyIDs, bits 63:32 number of TDX KeyIDs.
-pub const MSR_KEYID_PARTITIONING: u32 = 0x87;
+pub(crate) const MSR_KEYID_PARTITIONING: u32 = 0x87;
 /// AMD `SYSCFG`: bit 23 switches memory encryption on.
-pub const MSR_SYSCFG: u32 = 0xc001_0010;
+pub(crate) const MSR_SYSCFG: u32 = 0xc001_0010;
 /// AMD `SEV_STATUS`: bit 0 SEV, bit 1 SEV-ES, bit 2 SEV-SNP, as the guest that reads it has them.
-pub const MSR_SEV_STATUS: u32 = 0xc001_0131;
+pub(crate) const MSR_SEV_STATUS: u32 = 0xc001_0131;
 
 /// How to ask the processor.
-pub trait Probe {
+pub(crate) trait Probe {
     /// Executes CPUID with `leaf` in EAX and `sub` in ECX.
     fn cpuid(&self, leaf: u32, sub: u32) -> CpuidResult;
     /// Reads a model-specific register; `None` where the read raises #GP.
@@ -82,6 +100,7 @@ pub enum Sme {
 
 /// A machine that is not a confidential guest: bare metal, or a plain virtual machine. Here WBINVD may be executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Host {
     /// How KeyIDs are divided; `None` where the register does not exist.
     pub tdx: Option<TdxHost>,
@@ -109,8 +128,9 @@ pub enum Role {
     SevGuest(SevGuest),
 }
 
-/// What [`Platform::detect`] found.
+/// What this machine is. Made by asking the processor, never by hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Platform {
     /// The processor's vendor.
     pub vendor: Vendor,
@@ -130,7 +150,7 @@ pub struct Platform {
 impl Platform {
     /// Asks the processor. In a TDX guest no model-specific register is read: most of them raise #VE there.
     #[must_use]
-    pub fn detect(probe: &impl Probe) -> Self {
+    pub(crate) fn detect<P: Probe>(probe: &P) -> Self {
         let leaves = Leaves::of(probe);
         let vendor = leaves.vendor;
         let basic = leaves.get(probe, 1);
@@ -254,6 +274,89 @@ const fn has_partial_write_erratum(version: u32) -> bool {
 
 const fn bit(word: u32, index: u32) -> bool {
     word & (1 << index) != 0
+}
+
+impl Vendor {
+    /// The name in `/v1/status`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Intel => "intel",
+            Self::Amd => "amd",
+            Self::Other => "other",
+        }
+    }
+}
+
+impl Sme {
+    /// The name in `/v1/status` and in telemetry.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Present => "present",
+            Self::Active => "active",
+        }
+    }
+}
+
+impl Role {
+    /// The name in `/v1/status` and in telemetry.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Host(_) => "host",
+            Self::TdxGuest => "tdx-guest",
+            Self::SevGuest(_) => "sev-guest",
+        }
+    }
+}
+
+/// One line for a person.
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.vendor.name(), self.role.name())?;
+        match &self.role {
+            Role::TdxGuest => {}
+            Role::SevGuest(guest) => {
+                let encrypted = if guest.encrypted_state { ", SEV-ES" } else { "" };
+                let nested = if guest.nested_paging { ", SEV-SNP" } else { "" };
+                write!(f, "{encrypted}{nested}")?;
+            }
+            Role::Host(host) => {
+                if self.hypervisor {
+                    f.write_str(" under a hypervisor")?;
+                }
+                match &host.tdx {
+                    None => f.write_str(", no KeyIDs")?,
+                    Some(tdx) => {
+                        let on = if tdx.is_enabled() {
+                            "enabled"
+                        } else {
+                            "not enabled"
+                        };
+                        let (mktme, keyids) = (tdx.mktme_keyids, tdx.tdx_keyids);
+                        write!(f, ", TDX {on} by the BIOS ({mktme} MKTME and {keyids} TDX KeyIDs")?;
+                        if let Some(first) = tdx.first_tdx_keyid() {
+                            write!(f, ", the first is {first}")?;
+                        }
+                        f.write_str(")")?;
+                    }
+                }
+                write!(f, ", SME {}", host.sme.name())?;
+            }
+        }
+        for (has, name) in [
+            (self.movdir64b, "MOVDIR64B"),
+            (self.wbnoinvd, "WBNOINVD"),
+            (self.partial_write_erratum, "the partial-write erratum"),
+        ] {
+            if has {
+                write!(f, ", {name}")?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The twelve letters that three registers spell.

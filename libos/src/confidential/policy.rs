@@ -5,6 +5,7 @@
 //! writes back and invalidates its caches (WBINVD) before it reports that it has stopped.
 
 use alloc::string::{String, ToString};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::platform::{Host, Platform, Role, Sme};
 
@@ -47,13 +48,50 @@ impl FlushPolicy {
 ///
 /// What flushes asks for one. In a TD, WBINVD raises #VE (Intel TDX Module Base Specification, "Instructions that cause
 /// a #VE"); in an SEV-ES guest, #VC (AMD64 Architecture Programmer's Manual, volume 2, 15.35). Neither has a handler
-/// on the stop path, so that path must be out of a guest's reach.
+/// on the stop path, so that path must be out of a guest's reach. Nobody else can make one:
+///
+/// ```
+/// use libos::confidential::policy::{FlushDecision, HostFlush};
+/// fn permit(decision: &FlushDecision) -> Option<HostFlush> {
+///     decision.permit()
+/// }
+/// ```
+/// ```compile_fail,E0423
+/// use libos::confidential::policy::HostFlush;
+/// let forged: HostFlush = HostFlush(());
+/// ```
+/// ```compile_fail,E0624
+/// use libos::confidential::policy::HostFlush;
+/// let forged = HostFlush::on;
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostFlush(());
 
 impl HostFlush {
     const fn on(_: &Host) -> Self {
         Self(())
+    }
+}
+
+/// Where a core leaves the right to flush for the others, which run in an interrupt and may take no lock.
+#[derive(Debug)]
+pub struct PermitCell(AtomicBool);
+
+impl PermitCell {
+    /// Holds no right.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self(AtomicBool::new(false))
+    }
+
+    /// What the others find from now on.
+    pub fn set(&self, permit: Option<HostFlush>) {
+        self.0.store(permit.is_some(), Ordering::SeqCst);
+    }
+
+    /// What was left here.
+    pub fn get(&self) -> Option<HostFlush> {
+        self.0.load(Ordering::SeqCst).then_some(HostFlush(()))
     }
 }
 

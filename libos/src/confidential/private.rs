@@ -25,9 +25,9 @@ use log::error;
 use spin::Mutex;
 
 use super::ledger::{Fate, KeyId, KeyIdError, Ledger, Purpose, Record};
-use super::policy::HostFlush;
+use super::policy::{FlushPolicy, decide};
 use super::reset::{self, CannotReset, Method, job::Job};
-use crate::cpu::{self, current, random, stop, time};
+use crate::cpu::{current, random, stop, time};
 use crate::memory::{self, CHUNK, chunks::Owner};
 use crate::replace::handover::PrivateRange;
 use crate::task::{self, sleep, spawn_on, yield_now};
@@ -40,14 +40,14 @@ const PATIENCE: Duration = Duration::from_secs(1);
 static BOOKS: Mutex<Books> = Mutex::new(Books {
     ledger: Ledger::new(),
     frozen: false,
-    flush: None,
+    policy: FlushPolicy::Auto,
 });
 
 struct Books {
     ledger: Ledger,
     /// A replacement has begun to reset: what is recorded now is what the successor is told.
     frozen: bool,
-    flush: Option<HostFlush>,
+    policy: FlushPolicy,
 }
 
 /// The TDX KeyID of this number on this machine.
@@ -55,7 +55,7 @@ struct Books {
 /// # Errors
 /// See [`KeyIdError`].
 pub fn key(number: u32) -> Result<KeyId, KeyIdError> {
-    KeyId::new(number, &cpu::platform())
+    KeyId::new(number, super::platform())
 }
 
 /// Whole chunks of memory that are the TDX module's or a TD's.
@@ -228,9 +228,9 @@ pub fn summary() -> Summary {
 }
 
 /// Opens the books of this instar: how it flushes, and what its predecessor has handed over.
-pub(crate) fn open(flush: Option<HostFlush>, inherited: &[PrivateRange]) {
+pub(crate) fn open(policy: FlushPolicy, inherited: &[PrivateRange]) {
     let mut books = BOOKS.lock();
-    books.flush = flush;
+    books.policy = policy;
     for range in inherited {
         // The record's reader has seen to it that they are whole pages and do not overlap.
         let _ = books.ledger.add(Record {
@@ -271,14 +271,14 @@ pub(crate) struct AllReset {
 /// Every core flushes first (see [`PrivateMemory::release`]); the stop protocol's flush follows.
 pub(crate) async fn reset_all() -> Result<AllReset, ResetError> {
     let frozen = Frozen::new().ok_or(ResetError::Busy)?;
-    let (pages, flush) = {
+    let (pages, policy) = {
         let books = BOOKS.lock();
-        (books.ledger.pages(Fate::Reset), books.flush)
+        (books.ledger.pages(Fate::Reset), books.policy)
     };
     let job = if pages == 0 {
         Job::new(Method::PlainStores, Vec::new())
     } else {
-        let method = ready_to_reset(flush, pages).await?;
+        let method = ready_to_reset(policy, pages).await?;
         Job::new(method, BOOKS.lock().ledger.plan(work::shares()))
     };
     let work = Arc::new(Work::new(job, frozen));
@@ -308,13 +308,18 @@ impl Drop for Frozen {
 }
 
 /// How to reset, when every core has written back what it has of the private keys.
-async fn ready_to_reset(flush: Option<HostFlush>, pages: u64) -> Result<Method, ResetError> {
+async fn ready_to_reset(policy: FlushPolicy, pages: u64) -> Result<Method, ResetError> {
     let cannot = |why| ResetError::Cannot { pages, why };
-    let method = reset::can_reset(&cpu::platform(), flush.is_some()).map_err(cannot)?;
+    let flush = decide(policy, super::platform()).permit();
+    let method = reset::can_reset(super::platform(), flush.is_some()).map_err(cannot)?;
     let flush = flush.ok_or_else(|| cannot(CannotReset::NoFlush))?;
     let flushes: Vec<_> = current::online()
         .iter()
-        .map(|core| spawn_on(core, async move { stop::flush_here(flush) }))
+        .map(|core| {
+            spawn_on(core, async move {
+                stop::flush_here(flush);
+            })
+        })
         .collect();
     task::timeout(PATIENCE, async {
         for flush in flushes {
@@ -330,14 +335,14 @@ async fn ready_to_reset(flush: Option<HostFlush>, pages: u64) -> Result<Method, 
 async fn give_back(range: Range<u64>) -> Result<(), ResetError> {
     let pages = (range.end - range.start) / super::ledger::PAGE_BYTES;
     // From here on it is a replacement's to reset, too, if one comes in between.
-    let flush = when_not_frozen(|books| {
+    let policy = when_not_frozen(|books| {
         if let Ok(mut record) = books.ledger.get_mut(range.start) {
             record.set_fate(Fate::Reset);
         }
-        books.flush
+        books.policy
     })
     .await;
-    let method = ready_to_reset(flush, pages).await?;
+    let method = ready_to_reset(policy, pages).await?;
     let mut rest = range.clone();
     while !rest.is_empty() {
         let until = time::now() + STEP;

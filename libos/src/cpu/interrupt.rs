@@ -3,7 +3,7 @@
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use super::{apic, fault, registers, stop, vector};
+use super::{apic, fault, fixup, stop, vector};
 
 /// What lies on the interrupt stack when a handler runs: the registers in the order in which the stubs push them, then
 /// what the processor pushed (Intel SDM vol. 3, figure 7-9).
@@ -81,12 +81,12 @@ pub static STRAY: AtomicU64 = AtomicU64::new(0);
 
 extern "C" fn dispatch(frame: &mut Frame) {
     match frame.vector as u8 {
-        2 => stop::on_nmi(),
-        13 if registers::recover_from(frame.rip).is_some() => {
-            if let Some(behind) = registers::recover_from(frame.rip) {
-                frame.rip = behind;
-            }
-        }
+        2 => stop::leave_if_asked(),
+        // Of an instruction that was tried on purpose: it goes on elsewhere, with the vector in RAX.
+        6 | 13 => match fixup::landing(frame.rip) {
+            Some(landing) => (frame.rip, frame.rax) = (landing, frame.vector),
+            None => fault::report(frame),
+        },
         0..32 => fault::report(frame),
         // A timer or wake-up interrupt ends the halt; the executor finds out what there is to do.
         vector::TIMER | vector::WAKE => apic::end_of_interrupt(),
@@ -96,7 +96,7 @@ extern "C" fn dispatch(frame: &mut Frame) {
         }
         vector::STOP => {
             apic::end_of_interrupt();
-            stop::on_interrupt();
+            stop::leave_if_asked();
         }
         // Not in service, so it must not be acknowledged (SDM section 12.9).
         vector::SPURIOUS => {}

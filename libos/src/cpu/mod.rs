@@ -4,6 +4,7 @@ pub mod apic;
 mod core_id;
 pub mod current;
 mod fault;
+mod fixup;
 mod interrupt;
 pub mod pen;
 pub mod random;
@@ -14,6 +15,7 @@ pub mod stop;
 mod tables;
 pub mod time;
 pub mod vector;
+pub(crate) mod vmx;
 
 pub use core_id::{ApicId, CoreId, CoreSet, MAX_CORES};
 
@@ -62,16 +64,14 @@ pub(crate) fn remind_others(pen: pen::Pen) {
     }
 }
 
-/// What this processor is, for the flush policy.
-pub fn platform() -> crate::confidential::platform::Platform {
-    struct ThisCore;
-    impl crate::confidential::platform::Probe for ThisCore {
-        fn cpuid(&self, leaf: u32, sub: u32) -> core::arch::x86_64::CpuidResult {
-            core::arch::x86_64::__cpuid_count(leaf, sub)
-        }
-        fn rdmsr(&self, index: u32) -> Option<u64> {
-            registers::try_read_msr(index)
-        }
+/// The core that runs this, to be asked what it is. The cores of a machine do not differ in what is asked.
+pub(crate) struct ThisCore;
+
+impl crate::confidential::platform::Probe for ThisCore {
+    fn cpuid(&self, leaf: u32, sub: u32) -> core::arch::x86_64::CpuidResult {
+        core::arch::x86_64::__cpuid_count(leaf, sub)
     }
-    crate::confidential::platform::Platform::detect(&ThisCore)
+    fn rdmsr(&self, index: u32) -> Option<u64> {
+        registers::try_read_msr(index)
+    }
 }

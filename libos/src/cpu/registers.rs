@@ -12,6 +12,12 @@ pub mod msr {
     pub const GS_BASE: u32 = 0xc000_0101;
     /// Extended features: long mode, no-execute.
     pub const EFER: u32 = 0xc000_0080;
+    /// What the BIOS allows, VMX among it.
+    pub const FEATURE_CONTROL: u32 = 0x3a;
+    /// VMX: the revision of its regions.
+    pub const VMX_BASIC: u32 = 0x480;
+    /// Bits of CR0 that must be 1 in VMX operation; the next three: bits that may be 1, and the same of CR4.
+    pub const VMX_CR0_FIXED0: u32 = 0x486;
 }
 
 /// Reads an MSR that is known to exist.
@@ -40,21 +46,12 @@ pub unsafe fn write_msr(index: u32, value: u64) {
 
 /// Reads an MSR that may not exist: `None` if reading it raises #GP.
 ///
-/// The general-protection handler knows this one instruction and continues behind it (see `recover_from`).
+/// The general-protection handler knows this one instruction and continues behind it (see `fixup`).
 pub fn try_read_msr(index: u32) -> Option<u64> {
     let mut value = 0_u64;
     // SAFETY: `rdmsr_or_fault` writes to the place it is given and survives a #GP.
     let read = unsafe { rdmsr_or_fault(index, &raw mut value) };
     read.then_some(value)
-}
-
-/// If a #GP at `rip` is one that this module provokes on purpose, the address to continue at.
-pub(super) fn recover_from(rip: u64) -> Option<u64> {
-    unsafe extern "C" {
-        static rdmsr_that_may_fault: u8;
-        static rdmsr_faulted: u8;
-    }
-    (rip == &raw const rdmsr_that_may_fault as u64).then_some(&raw const rdmsr_faulted as u64)
 }
 
 #[unsafe(naked)]

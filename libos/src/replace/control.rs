@@ -20,7 +20,7 @@ use super::status::{self, AcceptedAnswer, StagedAnswer, mac_text};
 use super::timeline::{Phase, Timeline};
 use super::{report, upgrade};
 use crate::clock::{Clock, SpawnHere};
-use crate::confidential::policy::decide;
+use crate::confidential::{self, policy::decide};
 use crate::cpu::{random, time};
 use crate::http::{BodyError, Request, Response};
 use crate::net::{self, ListenOptions, TcpListener};
@@ -49,7 +49,7 @@ pub(crate) fn install(start: &Start, handover: Option<&Handover>, mac: [u8; 6]) 
         key(&parameters.release_key, "release"),
         key(&parameters.operator_key, "operator"),
     );
-    let flush = decide(start.options.flush, &crate::cpu::platform());
+    let flush = decide(start.options.flush, confidential::platform());
     let host_id = identity().host_id.clone().unwrap_or_else(|| mac_text(mac));
     let state = State {
         // A successor is not asked for more before its own replacement is committed.

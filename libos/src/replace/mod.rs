@@ -3,6 +3,7 @@
 mod bounded;
 mod carry;
 pub(crate) mod control;
+mod early_flush;
 pub mod error;
 pub mod handover;
 pub mod machine;

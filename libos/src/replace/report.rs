@@ -5,9 +5,9 @@ use alloc::string::String;
 use super::machine::{Activity, Machine};
 use super::stage::Staged;
 use super::status::{
-    self, Cores, Flush, Image, Memory, Network, Origin, PrivateMemory, State, Status, Telemetry,
+    self, Confidential, Cores, Flush, Image, Memory, Network, Origin, PrivateMemory, State, Status, Telemetry,
 };
-use crate::confidential::private;
+use crate::confidential::{self, private};
 use crate::cpu::{current, time};
 use crate::memory;
 use crate::net::{self, Configuration};
@@ -64,6 +64,7 @@ pub(super) fn status(machine: &Machine) -> String {
                 to_hand_over: private.to_hand_over,
             },
             flush: Flush::new(machine.options.flush, machine.flush_decision()),
+            confidential: Confidential::new(confidential::platform(), confidential::tdx_module()),
             network: configuration.as_ref().map(network),
             telemetry: Telemetry {
                 endpoint: machine.options.otel_endpoint.as_deref(),

@@ -2,11 +2,15 @@
 //!
 //! Plain data that borrows: whoever answers fills it in and drops it. The order of the fields is the order in the answer.
 
+mod confidential;
+
 use alloc::string::{String, ToString};
 use core::net::Ipv4Addr;
 
 use serde::ser::SerializeSeq;
 use serde::{Serialize, Serializer};
+
+pub use confidential::Confidential;
 
 use super::timeline::LastReplacement;
 use super::{hex, order::Action};
@@ -40,6 +44,8 @@ pub struct Status<'a> {
     pub private_memory: PrivateMemory,
     /// What happens to the caches before a jump.
     pub flush: Flush<'a>,
+    /// What the machine encrypts.
+    pub confidential: Confidential<'a>,
     /// The network configuration; `None`: a lease ran out and there is no new one yet.
     pub network: Option<Network<'a>>,
     /// How the exporter gets on.

@@ -98,8 +98,10 @@ numbered! {
         FirstAnswer = 10, "first_answer";
         /// Probation, up to commit.
         Commit = 11, "commit";
+        /// Caches are written back while the predecessor still serves.
+        EarlyFlush = 12, "early_flush";
         /// Private pages are reset.
-        Reset = 12, "reset";
+        Reset = 13, "reset";
     }
 }
 
@@ -194,8 +196,16 @@ pub struct Timeline {
     /// How it ended.
     #[n(6)]
     pub outcome: Outcome,
+    /// The flush of each core while the predecessor still served.
+    #[cbor(
+        n(7),
+        default,
+        encode_with = "bounded::write_list",
+        decode_with = "bounded::list::<_, _, MAX_FLUSHES>"
+    )]
+    pub early_flushes: Vec<CoreFlush>,
     /// Private pages of 4 KiB that were reset before the jump.
-    #[cbor(n(7), default)]
+    #[cbor(n(8), default)]
     pub private_pages_reset: u64,
 }
 
@@ -212,6 +222,7 @@ impl Timeline {
             spans: Vec::new(),
             flushes: Vec::new(),
             outcome,
+            early_flushes: Vec::new(),
             private_pages_reset: 0,
         }
     }
@@ -261,6 +272,7 @@ impl Timeline {
             receive: ms(Phase::Receive),
             verify: ms(Phase::Verify),
             stage: ms(Phase::Stage),
+            early_flush: ms(Phase::EarlyFlush),
             quiesce: ms(Phase::Quiesce),
             reset: ms(Phase::Reset),
             stop: ms(Phase::Stop),
@@ -294,6 +306,7 @@ impl Timeline {
             blackout_ms: self.blackout_ns().map(milliseconds),
             private_pages_reset: self.private_pages_reset,
             flush: self.flushes.iter().map(flush).collect(),
+            early_flush: self.early_flushes.iter().map(flush).collect(),
             spans: self.spans.iter().map(span).collect(),
         }
     }
@@ -314,6 +327,7 @@ pub struct PhasesMs {
     pub receive: Option<f64>,
     pub verify: Option<f64>,
     pub stage: Option<f64>,
+    pub early_flush: Option<f64>,
     pub quiesce: Option<f64>,
     pub reset: Option<f64>,
     pub stop: Option<f64>,
@@ -334,6 +348,7 @@ pub struct LastReplacement<'a> {
     blackout_ms: Option<f64>,
     private_pages_reset: u64,
     flush: Vec<FlushView>,
+    early_flush: Vec<FlushView>,
     spans: Vec<SpanView>,
 }
 

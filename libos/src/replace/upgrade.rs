@@ -9,13 +9,13 @@ use loader::boot::{self, Parameters, Region};
 use log::{error, info};
 use x86_64::instructions::interrupts;
 
+use super::early_flush;
 use super::error::{Code, Refusal};
 use super::handover::{self, Handover, PARAMETER_BYTES, PrivateRange};
 use super::machine::Machine;
 use super::stage::Staged;
 use super::timeline::{Outcome, Phase, Timeline};
-use crate::confidential::policy::HostFlush;
-use crate::confidential::private;
+use crate::confidential::{self, policy::HostFlush, private};
 use crate::cpu::{CoreId, registers::tsc, stop, time};
 use crate::device::{network, serial};
 use crate::memory::{CHUNK, regions};
@@ -33,8 +33,15 @@ const LINGER: Duration = Duration::from_millis(5);
 /// All the work is done on the core that it is called on, while core 0 serves; only the last steps are core 0's.
 pub(super) async fn replace(machine: &'static Machine, mut staged: Staged, mut timeline: Timeline) {
     info!("replacing {} by {}", timeline.from, timeline.to);
-    let quiesce = time::now();
     sink::replacement_begins(machine, &timeline);
+    // Not part of the blackout: the module takes what time it needs.
+    confidential::leave_module();
+    if let Some(permit) = machine.flush_decision().permit() {
+        let start = time::now();
+        timeline.early_flushes = early_flush::run(machine.options.early_flush, permit).await;
+        timeline.record(Phase::EarlyFlush, identity().generation, start.0, time::now().0);
+    }
+    let quiesce = time::now();
     machine.network.stop_accepting();
     drain(machine).await;
     let problem = attempt(machine, &mut staged, &mut timeline, quiesce).await;
@@ -196,12 +203,12 @@ impl Jump {
         network::shut_down();
         interrupts::disable();
         marks.stop_start.store(tsc(), relaxed);
-        match stop::stop_others(self.flush) {
+        match stop::stop_others(pen, self.flush) {
             Ok(stopped) => {
                 marks.stop_end.store(tsc(), relaxed);
                 serial::stage(b'J');
                 // SAFETY: interrupts are off, the devices are cut off, and the image was loaded for this place.
-                unsafe { stop::jump(stopped, self.flush, self.entry, self.boot_info, self.stack) }
+                unsafe { stopped.jump(self.entry, self.boot_info, self.stack) }
             }
             Err(problem) => {
                 interrupts::enable();

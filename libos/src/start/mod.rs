@@ -16,7 +16,7 @@ use loader::boot::{OwnedParameters, Region};
 use log::warn;
 
 use crate::command_line::CommandLine;
-use crate::confidential::{policy, private};
+use crate::confidential::private;
 use crate::cpu::{ApicId, CoreId, apic, current, pen::Pen, registers, smp, stop, time};
 use crate::device::{acpi, pic, serial};
 use crate::memory::chunks::{ChunkMap, Owner};
@@ -87,8 +87,7 @@ extern "C" fn boot(raw: &'static RawBootInfo, _core: u32) -> ! {
         }
     };
     stop::set_pen(pen);
-    let flush = policy::decide(options.flush, &crate::cpu::platform());
-    private::open(flush.permit(), handed);
+    private::open(options.flush, handed);
     identity::set(&parameters, &options, predecessor.as_ref());
     let start = Start {
         parameters,

@@ -89,6 +89,13 @@ attributes! {
     VCS_REVISION = "vcs.ref.head.revision", "The source revision of the image, when its manifest has one.";
     IMAGE_NAME = "instar.image.name", "The image's name, as its manifest has it.";
     GENERATION = "instar.generation", "Counted from 1 at cold boot, one more with each replacement.";
+    PLATFORM_ROLE = "instar.platform.role", "`host`, `tdx-guest` or `sev-guest`.";
+    PARTIAL_WRITE_ERRATUM = "instar.platform.partial_write_erratum", "Whether a partial write to a TDX private page poisons it on this part.";
+    TDX_KEYIDS = "instar.tdx.keyids", "Number of TDX KeyIDs that the BIOS set aside, where there is such a register.";
+    TDX_FIRST_KEYID = "instar.tdx.first_keyid", "The first TDX KeyID, where there is one.";
+    TDX_MODULE = "instar.tdx.module", "The TDX module's version, `unknown` or `none`; only where TDX is enabled by the BIOS.";
+    MKTME_KEYIDS = "instar.mktme.keyids", "Number of MKTME KeyIDs, where there is such a register.";
+    SME = "instar.sme", "`absent`, `present` or `active`, on a host.";
     FROM_VERSION = "instar.replacement.from", "The version that was replaced.";
     TO_VERSION = "instar.replacement.to", "The version that replaced it.";
     OUTCOME = "instar.replacement.outcome", "How a replacement ended: `committed`, `rolled-back`, `failed`.";

@@ -1,11 +1,12 @@
 //! Who sends: the attributes that every request carries (semantic conventions, "Resource").
 
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::names;
 use super::percent::hex;
 use super::proto::{AnyValue, KeyValue, Resource, Value};
+use crate::confidential::{module::Module, platform::Platform};
 
 /// What distinguishes this instar. Only text that the machine's owner wrote, and identifiers.
 #[derive(Clone, Debug)]
@@ -24,6 +25,10 @@ pub struct Identity<'a> {
     pub generation: u64,
     /// `host_id` of the status.
     pub host_id: &'a str,
+    /// What the machine is.
+    pub platform: &'a Platform,
+    /// What is known of the TDX module.
+    pub tdx_module: &'a Module,
     /// `OTEL_RESOURCE_ATTRIBUTES`, as [`super::config::resource_attributes`] decoded it.
     pub attributes: &'a [(String, String)],
 }
@@ -60,6 +65,7 @@ pub fn resource(identity: &Identity) -> Resource {
     text(names::IMAGE_NAME, identity.image_name);
     text(names::VCS_REVISION, identity.revision);
     attributes.push(KeyValue::new(names::GENERATION, identity.generation.into()));
+    attributes.extend(of_platform(identity.platform, identity.tdx_module));
     for (name, value) in identity.attributes {
         if attributes.iter().all(|ours| ours.key != *name) {
             let value = Some(AnyValue {
@@ -72,6 +78,36 @@ pub fn resource(identity: &Identity) -> Resource {
         }
     }
     Resource { attributes }
+}
+
+/// What the machine is, as far as it is known: a guest has no keys to tell of.
+fn of_platform(platform: &Platform, module: &Module) -> Vec<KeyValue> {
+    let mut attributes = Vec::new();
+    let mut tell = |name, value: Value| attributes.push(KeyValue::new(name, value));
+    tell(names::PLATFORM_ROLE, platform.role.name().into());
+    tell(
+        names::PARTIAL_WRITE_ERRATUM,
+        Value::Bool(platform.partial_write_erratum),
+    );
+    if let Some(host) = platform.host() {
+        tell(names::SME, host.sme.name().into());
+        if let Some(tdx) = host.tdx {
+            tell(names::MKTME_KEYIDS, u64::from(tdx.mktme_keyids).into());
+            tell(names::TDX_KEYIDS, u64::from(tdx.tdx_keyids).into());
+            if let Some(first) = tdx.first_tdx_keyid() {
+                tell(names::TDX_FIRST_KEYID, u64::from(first).into());
+            }
+            if tdx.is_enabled() {
+                let version = match (module.present, module.version) {
+                    (false, _) => "none".into(),
+                    (true, None) => "unknown".into(),
+                    (true, Some(version)) => Value::Text(version.to_string()),
+                };
+                tell(names::TDX_MODULE, version);
+            }
+        }
+    }
+    attributes
 }
 
 /// A random UUID: `random` with version 4 and the variant set (RFC 9562, section 5.4).
@@ -98,8 +134,31 @@ pub fn uuid_text(uuid: &[u8; 16]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::confidential::module::Version;
+    use crate::confidential::platform::{Host, Role, Sme, TdxHost, Vendor};
     use opentelemetry_proto::tonic::resource::v1::Resource as Official;
     use prost::Message;
+
+    const HOST: Platform = Platform {
+        vendor: Vendor::Intel,
+        hypervisor: false,
+        role: Role::Host(Host {
+            tdx: Some(TdxHost {
+                mktme_keyids: 16,
+                tdx_keyids: 32,
+            }),
+            sme: Sme::Absent,
+        }),
+        movdir64b: true,
+        wbnoinvd: true,
+        partial_write_erratum: true,
+    };
+
+    static NO_MODULE: Module = Module {
+        present: false,
+        version: None,
+        why: String::new(),
+    };
 
     fn identity<'a>(attributes: &'a [(String, String)]) -> Identity<'a> {
         Identity {
@@ -110,6 +169,8 @@ mod tests {
             instance_id: uuid_v4([0xff; 16]),
             generation: 2,
             host_id: "52:54:00:12:34:56",
+            platform: &HOST,
+            tdx_module: &NO_MODULE,
             attributes,
         }
     }
@@ -121,6 +182,7 @@ mod tests {
         let text = |value: Value| match value {
             Value::StringValue(text) => text,
             Value::IntValue(number) => number.to_string(),
+            Value::BoolValue(truth) => truth.to_string(),
             other => panic!("{other:?}"),
         };
         official
@@ -153,6 +215,53 @@ mod tests {
         );
         assert_eq!(get(&pairs, "instar.generation"), "2");
         assert_eq!(get(&pairs, "vcs.ref.head.revision"), "3f2c1ab");
+    }
+
+    #[test]
+    fn tells_what_the_machine_is() {
+        let mut identity = identity(&[]);
+        let names = [
+            "instar.platform.role",
+            "instar.platform.partial_write_erratum",
+            "instar.sme",
+            "instar.mktme.keyids",
+            "instar.tdx.keyids",
+            "instar.tdx.first_keyid",
+            "instar.tdx.module",
+        ];
+        let told = |identity: &Identity| names.map(|name| get(&pairs(identity), name));
+        assert_eq!(
+            told(&identity),
+            ["host", "true", "absent", "16", "32", "17", "none"]
+        );
+        let module = |version| Module {
+            present: true,
+            version,
+            why: String::new(),
+        };
+        let version = Version {
+            major: 1,
+            minor: 5,
+            update: 6,
+            build: 744,
+        };
+        for (module, told_of) in [
+            (module(None), "unknown"),
+            (module(Some(version)), "1.5.06 build 744"),
+        ] {
+            let mut identity = identity.clone();
+            identity.tdx_module = &module;
+            assert_eq!(told(&identity)[6], told_of);
+        }
+        let guest = Platform {
+            role: Role::TdxGuest,
+            ..HOST
+        };
+        identity.platform = &guest;
+        assert_eq!(told(&identity), ["tdx-guest", "true", "", "", "", "", ""]);
+        let forged = [("instar.platform.role".to_string(), "host".to_string())];
+        identity.attributes = &forged;
+        assert_eq!(get(&pairs(&identity), "instar.platform.role"), "tdx-guest");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::queue::Limits;
 use super::resource::{Identity, resource};
 use super::span::{self, SpanId, TraceId};
 use super::{Resource, Signal, logs, metrics, names};
-use crate::confidential::private;
+use crate::confidential::{self, private};
 use crate::cpu::{current, random, time};
 use crate::memory;
 use crate::net::Notify;
@@ -89,6 +89,8 @@ pub(super) fn open(labels: Labels, undelivered: Vec<(Signal, Vec<u8>)>) {
         instance_id: identity().instance_id,
         generation: identity().generation.into(),
         host_id: &host_id,
+        platform: confidential::platform(),
+        tdx_module: confidential::tdx_module(),
         attributes: &attributes,
     });
     let mut exporter = Exporter::new(Limits::default(), Policy::default(), random::number());
@@ -208,9 +210,9 @@ pub(crate) fn replacement_begins(machine: &Machine, timeline: &Timeline) {
 /// A replacement ended before the jump.
 pub(crate) fn replacement_failed(timeline: &Timeline, problem: &Refusal) {
     queue_spans(timeline, |sink| {
-        let mut spans = spans(timeline, |span| {
-            matches!(span.name, Phase::Quiesce | Phase::Reset)
-        });
+        let known = [Phase::EarlyFlush, Phase::Quiesce, Phase::Reset];
+        let mut spans = spans(timeline, |span| known.contains(&span.name));
+        spans.extend(flushes(timeline, identity().generation));
         let mut root = root(timeline);
         root.outcome = span::Outcome::Error(problem.message.clone());
         spans.push(root.with(names::ERROR_TYPE, problem.code));
@@ -229,9 +231,12 @@ pub(crate) fn replacement_committed(machine: &Machine, predecessor: &Handover, t
             instance_id: predecessor.predecessor.instance_id,
             generation: predecessor.generation.into(),
             host_id: &sink.host_id,
+            platform: confidential::platform(),
+            tdx_module: confidential::tdx_module(),
             attributes: &sink.attributes,
         });
         let late = [
+            Phase::EarlyFlush,
             Phase::Quiesce,
             Phase::Reset,
             Phase::Stop,
@@ -288,30 +293,35 @@ fn spans(timeline: &Timeline, wanted: impl Fn(&crate::replace::timeline::Span) -
         .collect()
 }
 
+/// A span for each core's flush, within the span of all of them: early, and in the stop.
 fn flushes(timeline: &Timeline, generation: u32) -> Vec<span::Span> {
-    const FIRST: u32 = 1000;
     let (trace_id, root) = trace(timeline);
-    let flush_span = timeline
-        .spans
-        .iter()
-        .position(|span| span.name == Phase::Flush)
-        .map_or(root, |index| {
-            trace_id.span_id(generation.into(), index as u32 + 1)
-        });
-    let of_core = |flush: &crate::replace::timeline::CoreFlush| {
-        let id = trace_id.span_id(generation.into(), FIRST + flush.core);
-        span::Span::new(
-            "flush core",
-            trace_id,
-            id,
-            Some(flush_span),
-            flush.start_ns,
-            flush.end_ns,
-        )
-        .with(names::CORE, u64::from(flush.core))
-        .with(names::FLUSH_CYCLES, flush.cycles)
-    };
-    timeline.flushes.iter().map(of_core).collect()
+    let mut spans = Vec::with_capacity(timeline.early_flushes.len() + timeline.flushes.len());
+    for (phase, flushes, first) in [
+        (Phase::EarlyFlush, &timeline.early_flushes, 2000),
+        (Phase::Flush, &timeline.flushes, 1000),
+    ] {
+        let id = |index: u32| trace_id.span_id(generation.into(), index);
+        let parent = timeline
+            .spans
+            .iter()
+            .position(|span| span.name == phase)
+            .map_or(root, |index| id(index as u32 + 1));
+        spans.extend(flushes.iter().map(|flush| {
+            let id = id(first + flush.core);
+            span::Span::new(
+                "flush core",
+                trace_id,
+                id,
+                Some(parent),
+                flush.start_ns,
+                flush.end_ns,
+            )
+            .with(names::CORE, u64::from(flush.core))
+            .with(names::FLUSH_CYCLES, flush.cycles)
+        }));
+    }
+    spans
 }
 
 /// The span of the whole replacement: from the image's first byte to the end of the last phase.

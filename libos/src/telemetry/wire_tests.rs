@@ -6,6 +6,8 @@ use super::names::{self, Kind};
 use super::resource::{Identity, resource, uuid_v4};
 use super::span::{Event, Outcome, Span, SpanId, TraceId, traceparent};
 use super::{Resource, logs, metrics, span};
+use crate::confidential::module::Module;
+use crate::confidential::platform::{Platform, Role, Vendor};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -28,6 +30,15 @@ fn instar(generation: u64) -> Resource {
         instance_id: uuid_v4([generation as u8; 16]),
         generation,
         host_id: "host",
+        platform: &Platform {
+            vendor: Vendor::Amd,
+            hypervisor: true,
+            role: Role::TdxGuest,
+            movdir64b: false,
+            wbnoinvd: false,
+            partial_write_erratum: false,
+        },
+        tdx_module: &Module::absent(&""),
         attributes: &[],
     })
 }

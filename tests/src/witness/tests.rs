@@ -1,6 +1,8 @@
 //! The judge must condemn: each broken log here is a machine with one defect.
 
-use super::{Log, LogError, Violation, every_core_flushed_before_successor, nobody_flushed};
+use super::{
+    Log, LogError, Violation, every_core_flushed_before_successor, every_core_flushed_early, nobody_flushed,
+};
 
 /// A log of `kind vcpu` words, numbered.
 fn log(events: &str) -> Log {
@@ -27,6 +29,37 @@ fn a_good_machine_passes() {
     assert_eq!(
         all("order 0, wbinvd 0, wbinvd 1, wbinvd 2, wbinvd 3, wbinvd 2, wbinvd 0, enter 0"),
         Ok(1)
+    );
+}
+
+#[test]
+fn early_flushes_do_not_count_for_the_stop() {
+    let early = "order 0, wbinvd 0, wbinvd 1, wbinvd 2, wbinvd 3, stop 0";
+    let judge = |rest: &str| {
+        let log = log(&format!("{FIRMWARE}, {early}, {rest}"));
+        (
+            every_core_flushed_early(&log, 4),
+            every_core_flushed_before_successor(&log, 4),
+        )
+    };
+    assert_eq!(
+        judge("wbinvd 2, wbinvd 1, wbinvd 3, wbinvd 0, enter 0"),
+        (Ok(1), Ok(1))
+    );
+    let not_flushed = |core, enter| {
+        Err(Violation::NotFlushed {
+            core,
+            enter,
+            late: None,
+        })
+    };
+    assert_eq!(
+        judge("wbinvd 2, wbinvd 1, wbinvd 0, enter 0"),
+        (Ok(1), not_flushed(3, 12))
+    );
+    assert_eq!(
+        every_core_flushed_early(&log(&format!("{FIRMWARE}, {GOOD}")), 4),
+        not_flushed(0, 8)
     );
 }
 

@@ -11,6 +11,8 @@ pub(crate) enum Kind {
     Wbnoinvd,
     /// The mark of an accepted order.
     Order,
+    /// The mark where an image begins to stop its cores.
+    Stop,
     /// The mark at the first instruction of an image.
     Enter,
 }
@@ -24,6 +26,7 @@ impl Kind {
         if let Some(mark) = instruction.strip_prefix(&MARK) {
             return match mark {
                 b"ORDR" => Some(Self::Order),
+                b"STOP" => Some(Self::Stop),
                 b"ENTR" => Some(Self::Enter),
                 _ => None,
             };
@@ -61,6 +64,7 @@ impl fmt::Display for Kind {
             Self::Wbinvd => "wbinvd",
             Self::Wbnoinvd => "wbnoinvd",
             Self::Order => "order",
+            Self::Stop => "stop",
             Self::Enter => "enter",
         })
     }
@@ -97,6 +101,7 @@ mod tests {
     #[test]
     fn the_marks_are_exact() {
         assert_eq!(Kind::of(b"\x0f\x1f\x80ORDR"), Some(Kind::Order));
+        assert_eq!(Kind::of(b"\x0f\x1f\x80STOP"), Some(Kind::Stop));
         assert_eq!(Kind::of(b"\x0f\x1f\x80ENTR"), Some(Kind::Enter));
         assert_eq!(Kind::of(b"\x0f\x1f\x80ENTS"), None);
         assert_eq!(Kind::of(b"\x0f\x1f\x80ENTRY"), None);

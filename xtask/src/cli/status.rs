@@ -1,6 +1,6 @@
 //! `status`.
 
-use crate::control::{self, Status};
+use crate::control::{self, Confidential, Status, TdxModule};
 use crate::exit::Exit;
 use crate::http::Limits;
 use crate::timeline;
@@ -95,6 +95,10 @@ fn describe(status: &Status) -> String {
         "caches are not flushed"
     };
     line("flush", format!("{}: {will} ({})", flush.policy, flush.why));
+    if let Some(confidential) = &status.confidential {
+        line("platform", platform(confidential));
+        line("tdx module", tdx_module(&confidential.tdx_module));
+    }
     let network = &status.network;
     let or = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".to_owned());
     line(
@@ -145,6 +149,50 @@ fn describe(status: &Status) -> String {
     text
 }
 
+fn platform(confidential: &Confidential) -> String {
+    let mut words = vec![format!("{} {}", confidential.vendor, confidential.role)];
+    if confidential.hypervisor {
+        words.push("under a hypervisor".to_owned());
+    }
+    if let Some(tdx) = &confidential.tdx {
+        let first = tdx
+            .first_tdx_keyid
+            .map_or(String::new(), |first| format!(" from {first} on"));
+        words.push(format!(
+            "TDX {} by the BIOS ({} TDX KeyIDs{first}, {} MKTME KeyIDs)",
+            if tdx.enabled { "enabled" } else { "not enabled" },
+            tdx.tdx_keyids,
+            tdx.mktme_keyids
+        ));
+    }
+    if let Some(sme) = &confidential.sme {
+        words.push(format!("SME {sme}"));
+    }
+    let sev = confidential.sev.unwrap_or_default();
+    let flags = [
+        (sev.es, "SEV-ES"),
+        (sev.snp, "SEV-SNP"),
+        (confidential.movdir64b, "MOVDIR64B"),
+        (confidential.wbnoinvd, "WBNOINVD"),
+        (confidential.partial_write_erratum, "partial-write erratum"),
+    ];
+    words.extend(
+        flags
+            .iter()
+            .filter(|(has, _)| *has)
+            .map(|(_, name)| (*name).to_owned()),
+    );
+    words.join(", ")
+}
+
+fn tdx_module(module: &TdxModule) -> String {
+    match &module.version {
+        Some(version) => version.clone(),
+        None if module.present => format!("of unknown version ({})", module.why),
+        None => format!("none ({})", module.why),
+    }
+}
+
 fn seconds(ns: u64) -> String {
     format!("{}.{:03} s", ns / 1_000_000_000, ns / 1_000_000 % 1000)
 }
@@ -164,5 +212,34 @@ mod tests {
             "{text}"
         );
         assert!(text.lines().count() > 10);
+        assert!(!text.contains("platform"), "{text}");
+    }
+
+    #[test]
+    fn the_platform_is_described() {
+        let text = platform(&Confidential {
+            role: "host".to_owned(),
+            vendor: "intel".to_owned(),
+            tdx: Some(control::Tdx {
+                enabled: true,
+                mktme_keyids: 16,
+                tdx_keyids: 32,
+                first_tdx_keyid: Some(17),
+            }),
+            sme: Some("absent".to_owned()),
+            movdir64b: true,
+            ..Confidential::default()
+        });
+        let mut module = TdxModule {
+            why: "SEAMCALL is not known here (#UD)".to_owned(),
+            ..TdxModule::default()
+        };
+        assert_eq!(tdx_module(&module), "none (SEAMCALL is not known here (#UD))");
+        (module.present, module.version) = (true, Some("1.5.06 build 744".to_owned()));
+        assert_eq!(tdx_module(&module), "1.5.06 build 744");
+        assert_eq!(
+            text,
+            "intel host, TDX enabled by the BIOS (32 TDX KeyIDs from 17 on, 16 MKTME KeyIDs), SME absent, MOVDIR64B"
+        );
     }
 }

@@ -22,6 +22,11 @@ pub(super) fn run(options: Options) -> Result<Exit> {
     install::ensure(install::FOR_TESTS, !options.no_install)?;
     let mut cargo = workspace::cargo();
     if has_nextest() {
+        // nextest does not run documentation's tests, some of which show what must not compile. A filter may be for nextest
+        // only: then they stay out.
+        if options.filters.is_empty() && !doc_tests()? {
+            return Err(Failure::new(Exit::Failed, "documentation's tests failed").into());
+        }
         cargo.args(["nextest", "run", "--workspace"]);
     } else {
         cargo.args(["test", "--workspace"]);
@@ -30,6 +35,16 @@ pub(super) fn run(options: Options) -> Result<Exit> {
     // The runner takes our place: its summary is the last thing written, and its exit code is ours.
     let error = cargo.exec();
     Err(Failure::new(Exit::Failed, format!("could not start cargo: {error}")).into())
+}
+
+/// Whether documentation's tests pass.
+fn doc_tests() -> Result<bool> {
+    let mut cargo = workspace::cargo();
+    cargo.args(["test", "--workspace", "--doc"]);
+    let status = cargo
+        .status()
+        .map_err(|error| Failure::new(Exit::Failed, format!("could not start cargo: {error}")))?;
+    Ok(status.success())
 }
 
 /// Whether `cargo nextest` is there; `cargo test` does the same, more slowly.

@@ -3,8 +3,8 @@
 mod status;
 
 pub use status::{
-    Accepted, Chunks, CoreFlush, Cores, FlushStatus, Heap, ImageStatus, Memory, Network, Replacement, Span,
-    Staged, Status, Telemetry,
+    Accepted, Chunks, Confidential, CoreFlush, Cores, FlushStatus, Heap, ImageStatus, Memory, Network,
+    Replacement, Sev, Span, Staged, Status, Tdx, TdxModule, Telemetry,
 };
 
 use crate::exit::{Exit, Failure};

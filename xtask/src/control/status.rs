@@ -37,6 +37,9 @@ pub struct Status {
     /// What will be flushed, and why.
     #[serde(default)]
     pub flush: FlushStatus,
+    /// What the machine encrypts; `None` from one that does not tell.
+    #[serde(default)]
+    pub confidential: Option<Confidential>,
     /// Addresses.
     #[serde(default)]
     pub network: Network,
@@ -140,6 +143,68 @@ pub struct FlushStatus {
     pub will_flush: bool,
     /// Why.
     pub why: String,
+}
+
+/// What the machine encrypts, and on which side of it it stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Confidential {
+    /// `host`, `tdx-guest` or `sev-guest`.
+    pub role: String,
+    /// `intel`, `amd` or `other`.
+    pub vendor: String,
+    /// A hypervisor says that it is there.
+    pub hypervisor: bool,
+    /// How the BIOS divided the KeyIDs, on a host that has them.
+    pub tdx: Option<Tdx>,
+    /// `absent`, `present` or `active`, on a host.
+    pub sme: Option<String>,
+    /// In an SEV guest.
+    pub sev: Option<Sev>,
+    /// The processor has MOVDIR64B.
+    pub movdir64b: bool,
+    /// The processor has WBNOINVD.
+    pub wbnoinvd: bool,
+    /// A partial write to a TDX private page poisons it.
+    pub partial_write_erratum: bool,
+    /// What is known of the TDX module.
+    pub tdx_module: TdxModule,
+}
+
+/// What is known of the TDX module.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct TdxModule {
+    /// One answered.
+    pub present: bool,
+    /// Which, if it told.
+    pub version: Option<String>,
+    /// How this is known.
+    pub why: String,
+}
+
+/// How the BIOS divided the KeyIDs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Tdx {
+    /// There are at least two TDX KeyIDs.
+    pub enabled: bool,
+    /// Number of MKTME KeyIDs.
+    pub mktme_keyids: u32,
+    /// Number of TDX KeyIDs.
+    pub tdx_keyids: u32,
+    /// The first TDX KeyID.
+    pub first_tdx_keyid: Option<u32>,
+}
+
+/// What an SEV guest has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Sev {
+    /// SEV-ES.
+    pub es: bool,
+    /// SEV-SNP.
+    pub snp: bool,
 }
 
 /// Addresses.

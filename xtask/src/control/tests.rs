@@ -8,6 +8,10 @@ const DOCUMENTED: &str = r#"{
   "memory": {"chunk_bytes": 2097152, "chunks": {"total": 126, "free": 120, "own": 3, "staged": 0, "predecessor": 0},
              "heap": {"bytes": 1, "used": 1}},
   "flush": {"policy": "auto", "will_flush": false, "why": "no TDX KeyIDs and no SME"},
+  "confidential": {"role": "host", "vendor": "intel", "hypervisor": false,
+                   "tdx": {"enabled": false, "mktme_keyids": 63, "tdx_keyids": 0, "first_tdx_keyid": null},
+                   "sme": "absent", "sev": null, "movdir64b": true, "wbnoinvd": true, "partial_write_erratum": true,
+                   "tdx_module": {"present": false, "version": null, "why": "not asked: TDX is not enabled by the BIOS"}},
   "network": {"mac": "…", "address": "10.0.2.15/24", "gateway": "10.0.2.2", "dns": ["10.0.2.3"], "origin": "dhcp"},
   "telemetry": {"endpoint": "http://10.0.2.2:4318", "queued": 0, "delivered": 0, "dropped": 0},
   "staged": null,
@@ -31,6 +35,13 @@ fn answer(status: u16, body: &str) -> Response {
 fn the_documented_status_is_understood() {
     let status: Status = decode(&answer(200, DOCUMENTED), 200).expect("understood");
     assert_eq!(status.memory.chunks.free, 120);
+    let confidential = status.confidential.as_ref().expect("told");
+    assert_eq!(
+        (confidential.role.as_str(), confidential.sme.as_deref()),
+        ("host", Some("absent"))
+    );
+    let tdx = confidential.tdx.expect("told");
+    assert_eq!((tdx.mktme_keyids, tdx.first_tdx_keyid), (63, None));
     let replacement = status.last_replacement.expect("one");
     assert_eq!(replacement.phases_ms.get("verify"), Some(&Some(1.0)));
     assert_eq!(replacement.phases_ms.get("first_answer"), Some(&None));

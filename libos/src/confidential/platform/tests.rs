@@ -1,4 +1,10 @@
-//! Machines played from tables. They were written from the manuals named in the parent module, not dumped from machines.
+//! Machines played from tables. Those in this file were written from the manuals named in the parent module; the modules
+//! below hold real parts, and each says where its registers are from.
+
+mod amd;
+mod guests;
+mod intel;
+mod part;
 
 use alloc::vec::Vec;
 use core::cell::RefCell;

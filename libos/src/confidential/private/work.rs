@@ -10,7 +10,7 @@ use super::super::ledger::{Fate, KeyId, Ledger, PAGE_BYTES, Purpose, Record};
 use super::super::reset::job::{Job, Share};
 use super::super::reset::{self, CannotReset, Method};
 use super::{PATIENCE, TakeError};
-use crate::cpu::{self, current, random, time};
+use crate::cpu::{current, random, time};
 use crate::memory::{self, CHUNK, chunks::Owner};
 use crate::task::{sleep, spawn_on, yield_now};
 
@@ -122,7 +122,7 @@ impl Drop for Scratch {
 /// # Errors
 /// See [`MeasureError`].
 pub async fn measure(bytes: u64) -> Result<Measured, MeasureError> {
-    let method = reset::can_reset(&cpu::platform(), true)?;
+    let method = reset::can_reset(crate::confidential::platform(), true)?;
     let (chunks, random) = (bytes.div_ceil(CHUNK), random::number());
     let range = memory::with_chunks(|map| map.take_run(chunks, Owner::Private, u64::MAX, random)).flatten();
     let range = range.ok_or(MeasureError::NoMemory(TakeError::NoMemory { chunks }))?;

@@ -1,11 +1,28 @@
 //! The answers against the examples of `docs/interfaces.md`.
 
 use super::*;
+use crate::confidential::module::{Module, Version, not_to_be_asked};
+use crate::confidential::platform::{Host, Platform, Role, SevGuest, Sme, TdxHost, Vendor};
 use crate::replace::timeline::{CoreFlush, Outcome, Phase, Timeline};
 use alloc::vec::Vec;
 use serde_json::Value;
 
 const DNS: [Ipv4Addr; 1] = [Ipv4Addr::new(10, 0, 2, 3)];
+
+const HOST: Platform = Platform {
+    vendor: Vendor::Intel,
+    hypervisor: false,
+    role: Role::Host(Host {
+        tdx: Some(TdxHost {
+            mktme_keyids: 63,
+            tdx_keyids: 0,
+        }),
+        sme: Sme::Absent,
+    }),
+    movdir64b: true,
+    wbnoinvd: true,
+    partial_write_erratum: true,
+};
 
 fn timeline() -> Timeline {
     let mut timeline = Timeline::new([1; 16], [2; 8], "1.0.0".to_string(), "1.1.0".to_string());
@@ -17,11 +34,12 @@ fn timeline() -> Timeline {
         end_ns: 2,
         cycles: 3,
     });
+    timeline.early_flushes.clone_from(&timeline.flushes);
     timeline.outcome = Outcome::Committed;
     timeline
 }
 
-fn status<'a>(timeline: &'a Timeline, decision: &'a FlushDecision) -> Status<'a> {
+fn status<'a>(timeline: &'a Timeline, decision: &'a FlushDecision, module: &'a Module) -> Status<'a> {
     let counts = Counts {
         total: 126,
         free: 122,
@@ -56,6 +74,7 @@ fn status<'a>(timeline: &'a Timeline, decision: &'a FlushDecision) -> Status<'a>
             to_hand_over: 0,
         },
         flush: Flush::new(FlushPolicy::Auto, decision),
+        confidential: Confidential::new(&HOST, module),
         network: Some(Network {
             mac: [0x52, 0x54, 0, 0x12, 0x34, 0x56],
             address: (Ipv4Addr::new(10, 0, 2, 15), 24),
@@ -105,6 +124,10 @@ fn documented() -> Value {
     serde_json::from_str(example.split_once("```").expect("its end").0).expect("the example is JSON")
 }
 
+fn module() -> Module {
+    Module::absent(&not_to_be_asked(&HOST).expect("no TDX"))
+}
+
 fn decision() -> FlushDecision {
     FlushDecision::Skip {
         why: "no TDX KeyIDs and no SME".to_string(),
@@ -113,19 +136,20 @@ fn decision() -> FlushDecision {
 
 #[test]
 fn the_keys_are_exactly_the_documented_ones() {
-    let (timeline, decision) = (timeline(), decision());
-    let ours: Value = serde_json::from_str(&json(&status(&timeline, &decision))).expect("JSON");
+    let (timeline, decision, module) = (timeline(), decision(), module());
+    let ours: Value = serde_json::from_str(&json(&status(&timeline, &decision, &module))).expect("JSON");
     assert_eq!(sorted_keys(&ours), sorted_keys(&documented()));
 }
 
 #[test]
 fn the_texts_have_the_documented_form() {
-    let (timeline, decision) = (timeline(), decision());
-    let ours: Value = serde_json::from_str(&json(&status(&timeline, &decision))).expect("JSON");
+    let (timeline, decision, module) = (timeline(), decision(), module());
+    let ours: Value = serde_json::from_str(&json(&status(&timeline, &decision, &module))).expect("JSON");
     let example = documented();
     for place in [
         "/host_id",
         "/flush",
+        "/confidential",
         "/memory/chunk_bytes",
         "/cores",
         "/network/address",
@@ -157,8 +181,8 @@ fn the_texts_have_the_documented_form() {
 
 #[test]
 fn what_is_not_there_is_null() {
-    let (timeline, decision) = (timeline(), decision());
-    let mut status = status(&timeline, &decision);
+    let (timeline, decision, module) = (timeline(), decision(), module());
+    let mut status = status(&timeline, &decision, &module);
     status.last_replacement = None;
     status.telemetry.endpoint = None;
     status.network.as_mut().unwrap().gateway = None;
@@ -195,5 +219,59 @@ fn the_other_answers_are_the_documented_ones() {
             r#"{{"accepted":{{"action":"replace","generation":1,"trace_id":"{}"}}}}"#,
             "ab".repeat(16)
         )
+    );
+}
+
+#[test]
+fn a_guest_has_neither_keys_nor_sme() {
+    let of = |role| {
+        let module = module();
+        let status = Confidential::new(&Platform { role, ..HOST }, &module);
+        serde_json::from_str::<Value>(&json(&status)).expect("JSON")
+    };
+    let tdx = of(Role::TdxGuest);
+    assert_eq!(tdx["role"], "tdx-guest");
+    assert!(tdx["tdx"].is_null() && tdx["sme"].is_null() && tdx["sev"].is_null());
+    let sev = of(Role::SevGuest(SevGuest {
+        encrypted_state: true,
+        nested_paging: false,
+    }));
+    assert_eq!(
+        (&sev["role"], &sev["sev"]),
+        (
+            &"sev-guest".into(),
+            &serde_json::json!({"es": true, "snp": false})
+        )
+    );
+    let enabled = of(Role::Host(Host {
+        tdx: Some(TdxHost {
+            mktme_keyids: 16,
+            tdx_keyids: 32,
+        }),
+        sme: Sme::Active,
+    }));
+    assert_eq!(
+        enabled["tdx"],
+        serde_json::json!({"enabled": true, "mktme_keyids": 16, "tdx_keyids": 32, "first_tdx_keyid": 17})
+    );
+    assert_eq!(enabled["sme"], "active");
+}
+
+#[test]
+fn a_module_has_a_version() {
+    let module = Module {
+        present: true,
+        version: Some(Version {
+            major: 1,
+            minor: 5,
+            update: 6,
+            build: 744,
+        }),
+        why: "it told its version".to_string(),
+    };
+    let status: Value = serde_json::from_str(&json(&Confidential::new(&HOST, &module))).expect("JSON");
+    assert_eq!(
+        status["tdx_module"],
+        serde_json::json!({"present": true, "version": "1.5.06 build 744", "why": "it told its version"})
     );
 }

@@ -116,7 +116,7 @@ mod tests {
 
     /// Lines of a log that Bochs 2.7 wrote of a machine with four cores: the BIOS's flushes, the first stage's and the first
     /// image's first bytes, a replacement.
-    const EXCERPT: &str = include_str!("excerpt.log");
+    const EXCERPT: &str = include_str!("excerpt.txt");
 
     #[test]
     fn a_log_is_divided_at_the_images() {
