@@ -20,7 +20,7 @@ const SERIAL_PORT: Option<NonZeroU16> = NonZeroU16::new(0x3f8);
 /// Which of Hermit's loaders an image believes to come from.
 const COMPATIBLE: &str = "hermit,multiboot";
 /// The most memory regions that are read.
-const MAX_REGIONS: usize = 512;
+pub const MAX_REGIONS: usize = 512;
 /// The ACPI 2 RSDP's size in bytes (ACPI 6.5, 5.2.5.3).
 const RSDP_BYTES: u64 = 36;
 

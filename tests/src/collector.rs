@@ -29,6 +29,10 @@ pub struct Span {
     pub start_ns: u64,
     /// Since 1970.
     pub end_ns: u64,
+    /// `error.type`, of a span that ended with an error.
+    pub error: Option<String>,
+    /// `instar.private.pages_reset`, where it is told.
+    pub pages_reset: Option<i64>,
 }
 
 /// A collector that listens; it lasts as long as the test.
@@ -183,6 +187,8 @@ fn spans(request: &ExportTraceServiceRequest) -> Vec<Span> {
                     role: role.clone(),
                     start_ns: span.start_time_unix_nano,
                     end_ns: span.end_time_unix_nano,
+                    error: text(&span.attributes, "error.type"),
+                    pages_reset: integer(&span.attributes, "instar.private.pages_reset"),
                 }),
         );
     }

@@ -36,6 +36,8 @@ pub enum App {
     Hello,
     /// The same, and it misbehaves when told to: `tests/apps/trial`.
     Trial,
+    /// It takes, keeps and releases private memory: `tests/apps/vault`.
+    Vault,
 }
 
 impl App {
@@ -44,9 +46,11 @@ impl App {
     pub fn prepared(self) -> &'static Prepared {
         static HELLO: LazyLock<Prepared> = LazyLock::new(|| prepare("hello"));
         static TRIAL: LazyLock<Prepared> = LazyLock::new(|| prepare("trial"));
+        static VAULT: LazyLock<Prepared> = LazyLock::new(|| prepare("vault"));
         match self {
             Self::Hello => &HELLO,
             Self::Trial => &TRIAL,
+            Self::Vault => &VAULT,
         }
     }
 }

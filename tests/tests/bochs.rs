@@ -22,6 +22,7 @@ fn main_job(cores: u32, tdx_keyids: u32) -> Story {
         cores,
         tdx_keyids,
         append: collector.append(),
+        ..Bochs::default()
     }
     .boot();
     machine.assert_serves();

@@ -11,6 +11,7 @@ fn boot(tdx_keyids: u32) -> Machine {
         cores: 2,
         tdx_keyids,
         append: "instar.log=debug".into(),
+        ..Bochs::default()
     }
     .boot()
 }

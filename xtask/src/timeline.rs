@@ -4,11 +4,12 @@ use crate::control::{CoreFlush, Replacement, Span};
 use std::fmt::Write as _;
 
 /// The phases in their order.
-pub const PHASES: [&str; 10] = [
+pub const PHASES: [&str; 11] = [
     "receive",
     "verify",
     "stage",
     "early_flush",
+    "reset",
     "quiesce",
     "stop",
     "flush",
@@ -18,7 +19,7 @@ pub const PHASES: [&str; 10] = [
 ];
 
 /// How many of [`PHASES`] happen while the predecessor still serves.
-const SERVING: usize = 4;
+const SERVING: usize = 5;
 
 /// How wide the bars' field is, in characters.
 const WIDTH: usize = 40;
@@ -47,6 +48,9 @@ pub fn draw(replacement: &Replacement) -> String {
         "from the order to the successor's first answer",
         &rows(replacement, blackout),
     );
+    if replacement.private_pages_reset > 0 {
+        _ = writeln!(text, "  private pages reset: {}", replacement.private_pages_reset);
+    }
     if replacement.flush.is_empty() {
         text.push_str("  caches: not flushed, by the policy\n");
     }

@@ -1,8 +1,11 @@
 //! What the platform encrypts, what a flush is, which pages are private.
 
+pub mod ledger;
 pub mod module;
 pub mod platform;
 pub mod policy;
+pub mod private;
+pub mod reset;
 
 use log::{Level, info, log, warn};
 

@@ -234,6 +234,8 @@ pub enum Left {
     GaveUp,
     /// The core that would have called it did not enter VMX operation.
     Unreachable,
+    /// Nobody called it: the successor takes some of its memory over as it is.
+    Kept,
 }
 
 impl Left {
@@ -259,6 +261,7 @@ impl fmt::Display for Left {
             }
             Self::GaveUp => f.write_str("the TDX module was busy or interrupted too often to be disabled"),
             Self::Unreachable => f.write_str("the TDX module could not be called, and stays as it is"),
+            Self::Kept => f.write_str("the TDX module is kept: the successor takes memory of its over"),
         }
     }
 }

@@ -26,6 +26,8 @@ pub enum Owner {
     Staged,
     /// The predecessor's, until commit.
     Predecessor,
+    /// The TDX module's or a TD's, under a private KeyID: neither the heap nor an image touches it.
+    Private,
 }
 
 /// Why a range of memory could not be marked or released. Addresses are physical, in bytes.
@@ -61,6 +63,8 @@ pub struct Counts {
     pub staged: u64,
     /// [`Owner::Predecessor`].
     pub predecessor: u64,
+    /// [`Owner::Private`].
+    pub private: u64,
 }
 
 /// Neighbouring chunks, with RAM that is not in the map below and above.
@@ -217,6 +221,7 @@ impl ChunkMap {
                 Some(Owner::Own) => counts.own += 1,
                 Some(Owner::Staged) => counts.staged += 1,
                 Some(Owner::Predecessor) => counts.predecessor += 1,
+                Some(Owner::Private) => counts.private += 1,
             }
         }
         counts

@@ -3,6 +3,7 @@
 pub mod chunks;
 pub mod heap;
 pub mod paging;
+pub mod regions;
 pub mod stack;
 
 use alloc::vec::Vec;

@@ -5,6 +5,7 @@ use super::handover::{
 };
 use super::machine::Machine;
 use super::timeline::Timeline;
+use crate::confidential::private;
 use crate::cpu::pen::Pen;
 use crate::cpu::time::{self, Calibration, Instant};
 use crate::cpu::{current, stop};
@@ -90,6 +91,7 @@ impl Handover {
                 .map(|(signal, body)| (signal.index() as u8, body))
                 .collect(),
             replacements,
+            private: private::to_hand_over(),
         }
     }
 }

@@ -53,6 +53,8 @@ pub enum Code {
     TooLarge,
     /// A core did not stop.
     StopFailed,
+    /// Private pages were not reset.
+    PrivatePages,
     /// Not enough free memory.
     NoMemory,
     /// The machine is going down.
@@ -61,7 +63,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, in the order of the documentation.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::BadRequest,
         Self::BadArchive,
         Self::BadManifest,
@@ -85,6 +87,7 @@ impl Code {
         Self::LengthRequired,
         Self::TooLarge,
         Self::StopFailed,
+        Self::PrivatePages,
         Self::NoMemory,
         Self::ShuttingDown,
     ];
@@ -178,6 +181,11 @@ impl Code {
                 500,
                 "stop-failed",
                 "the machine still serves; look at its log before another try",
+            ),
+            Self::PrivatePages => (
+                500,
+                "private-pages",
+                "the machine still serves; hand the private pages over, or move its guests away and restart it",
             ),
             Self::NoMemory => (
                 503,

@@ -30,6 +30,7 @@ use thiserror::Error;
 use super::bounded;
 use super::timeline::{MAX_FLUSHES, MAX_VERSION, Timeline};
 use crate::command_line::MAX_HOST_ID;
+use crate::confidential::ledger::MAX_RECORDS;
 
 /// Room for everything that a successor is told, in bytes: the record in the upper half, the device tree in the lower.
 pub const PARAMETER_BYTES: u64 = 256 * 1024;
@@ -190,6 +191,25 @@ pub struct ChunkRange {
     pub end: u64,
 }
 
+/// Private memory that the successor takes over as it is: whole chunks, not in the memory map that it is given, so that
+/// one which does not know this field cannot touch it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct PrivateRange {
+    /// The first byte.
+    #[n(0)]
+    pub start: u64,
+    /// The first byte behind it.
+    #[n(1)]
+    pub end: u64,
+    /// The KeyID it is private under.
+    #[n(2)]
+    pub key_id: u32,
+    /// Whom it is for: 0 the TDX module, 1 a TD.
+    #[n(3)]
+    pub purpose: u8,
+}
+
 /// What an instar tells its successor.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
@@ -262,6 +282,14 @@ pub struct Handover {
     /// Replacements since the cold boot that reached a commit.
     #[cbor(n(16), default)]
     pub replacements: u64,
+    /// Private memory that the successor takes over, in ascending order.
+    #[cbor(
+        n(17),
+        default,
+        encode_with = "bounded::write_list",
+        decode_with = "bounded::list::<_, _, MAX_RECORDS>"
+    )]
+    pub private: Vec<PrivateRange>,
 }
 
 fn encode_undelivered<C, W: Write>(
@@ -359,6 +387,8 @@ pub struct Essentials {
     pub cores: Vec<HandedCore>,
     #[cbor(n(12), decode_with = "bounded::list::<_, _, MAX_RANGES>")]
     pub predecessor_chunks: Vec<ChunkRange>,
+    #[cbor(n(17), default, decode_with = "bounded::list::<_, _, MAX_RECORDS>")]
+    pub private: Vec<PrivateRange>,
 }
 
 /// Reads what a successor needs at once. Bytes behind the record are not looked at.

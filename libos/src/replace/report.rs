@@ -5,9 +5,9 @@ use alloc::string::String;
 use super::machine::{Activity, Machine};
 use super::stage::Staged;
 use super::status::{
-    self, Confidential, Cores, Flush, Image, Memory, Network, Origin, State, Status, Telemetry,
+    self, Confidential, Cores, Flush, Image, Memory, Network, Origin, PrivateMemory, State, Status, Telemetry,
 };
-use crate::confidential;
+use crate::confidential::{self, private};
 use crate::cpu::{current, time};
 use crate::memory;
 use crate::net::{self, Configuration};
@@ -31,6 +31,7 @@ pub(super) fn status(machine: &Machine) -> String {
     let (heap_bytes, heap_used) = memory::heap::usage();
     let counters = sink::counters();
     let configuration = machine.network.configuration();
+    let private = private::summary();
     machine.with(|state| {
         status::json(&Status {
             image: Image {
@@ -57,6 +58,11 @@ pub(super) fn status(machine: &Machine) -> String {
                 online: current::online().len(),
             },
             memory: Memory::new(memory::counts(), heap_bytes, heap_used),
+            private_memory: PrivateMemory {
+                records: private.records,
+                pages: private.pages,
+                to_hand_over: private.to_hand_over,
+            },
             flush: Flush::new(machine.options.flush, machine.flush_decision()),
             confidential: Confidential::new(confidential::platform(), confidential::tdx_module()),
             network: configuration.as_ref().map(network),

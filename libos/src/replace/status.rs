@@ -40,6 +40,8 @@ pub struct Status<'a> {
     pub cores: Cores,
     /// The memory.
     pub memory: Memory,
+    /// Memory of the TDX module and of TDs.
+    pub private_memory: PrivateMemory,
     /// What happens to the caches before a jump.
     pub flush: Flush<'a>,
     /// What the machine encrypts.
@@ -111,6 +113,7 @@ impl Memory {
             own,
             staged,
             predecessor,
+            private,
         } = counts;
         let chunks = Chunks {
             total,
@@ -118,6 +121,7 @@ impl Memory {
             own,
             staged,
             predecessor,
+            private,
         };
         Self {
             chunk_bytes: CHUNK_BYTES,
@@ -137,12 +141,24 @@ struct Chunks {
     own: u64,
     staged: u64,
     predecessor: u64,
+    private: u64,
 }
 
 #[derive(Clone, Debug, Serialize)]
 struct Heap {
     bytes: u64,
     used: u64,
+}
+
+/// Memory of the TDX module and of TDs, in pages of 4 KiB.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct PrivateMemory {
+    /// Pieces of it.
+    pub records: usize,
+    /// All pages.
+    pub pages: u64,
+    /// Those of them that a successor gets as they are; the others are reset before it comes.
+    pub to_hand_over: u64,
 }
 
 /// What happens to the caches before a jump.

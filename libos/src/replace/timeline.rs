@@ -100,6 +100,8 @@ numbered! {
         Commit = 11, "commit";
         /// Caches are written back while the predecessor still serves.
         EarlyFlush = 12, "early_flush";
+        /// Private pages are reset.
+        Reset = 13, "reset";
     }
 }
 
@@ -202,6 +204,9 @@ pub struct Timeline {
         decode_with = "bounded::list::<_, _, MAX_FLUSHES>"
     )]
     pub early_flushes: Vec<CoreFlush>,
+    /// Private pages of 4 KiB that were reset before the jump.
+    #[cbor(n(8), default)]
+    pub private_pages_reset: u64,
 }
 
 impl Timeline {
@@ -218,6 +223,7 @@ impl Timeline {
             flushes: Vec::new(),
             outcome,
             early_flushes: Vec::new(),
+            private_pages_reset: 0,
         }
     }
 
@@ -268,6 +274,7 @@ impl Timeline {
             stage: ms(Phase::Stage),
             early_flush: ms(Phase::EarlyFlush),
             quiesce: ms(Phase::Quiesce),
+            reset: ms(Phase::Reset),
             stop: ms(Phase::Stop),
             flush: ms(Phase::Flush),
             start: ms(Phase::Start),
@@ -297,6 +304,7 @@ impl Timeline {
             outcome: self.outcome.name(),
             phases_ms: self.phases_ms(),
             blackout_ms: self.blackout_ns().map(milliseconds),
+            private_pages_reset: self.private_pages_reset,
             flush: self.flushes.iter().map(flush).collect(),
             early_flush: self.early_flushes.iter().map(flush).collect(),
             spans: self.spans.iter().map(span).collect(),
@@ -321,6 +329,7 @@ pub struct PhasesMs {
     pub stage: Option<f64>,
     pub early_flush: Option<f64>,
     pub quiesce: Option<f64>,
+    pub reset: Option<f64>,
     pub stop: Option<f64>,
     pub flush: Option<f64>,
     pub start: Option<f64>,
@@ -337,6 +346,7 @@ pub struct LastReplacement<'a> {
     outcome: &'static str,
     phases_ms: PhasesMs,
     blackout_ms: Option<f64>,
+    private_pages_reset: u64,
     flush: Vec<FlushView>,
     early_flush: Vec<FlushView>,
     spans: Vec<SpanView>,

@@ -2,6 +2,7 @@
 
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use loader::boot::{self, Parameters, Region};
@@ -10,14 +11,15 @@ use x86_64::instructions::interrupts;
 
 use super::early_flush;
 use super::error::{Code, Refusal};
-use super::handover::{self, Handover, PARAMETER_BYTES};
+use super::handover::{self, Handover, PARAMETER_BYTES, PrivateRange};
 use super::machine::Machine;
 use super::stage::Staged;
 use super::timeline::{Outcome, Phase, Timeline};
-use crate::confidential::{self, policy::HostFlush};
+use crate::confidential::module::Left;
+use crate::confidential::{self, policy::HostFlush, private};
 use crate::cpu::{CoreId, registers::tsc, stop, time};
 use crate::device::{network, serial};
-use crate::memory;
+use crate::memory::{CHUNK, regions};
 use crate::start::identity;
 use crate::task::{sleep, spawn_on};
 use crate::telemetry::sink;
@@ -33,17 +35,30 @@ const LINGER: Duration = Duration::from_millis(5);
 pub(super) async fn replace(machine: &'static Machine, mut staged: Staged, mut timeline: Timeline) {
     info!("replacing {} by {}", timeline.from, timeline.to);
     sink::replacement_begins(machine, &timeline);
-    // Not part of the blackout: the module takes what time it needs.
-    confidential::leave_module();
-    if let Some(permit) = machine.flush_decision().permit() {
-        let start = time::now();
-        timeline.early_flushes = early_flush::run(machine.options.early_flush, permit).await;
-        timeline.record(Phase::EarlyFlush, identity().generation, start.0, time::now().0);
-    }
+    let problem = attempt(machine, &mut staged, &mut timeline).await;
+    error!(
+        "the replacement failed, {} {} serves on: {}",
+        identity().manifest().name,
+        identity().manifest().version,
+        problem.message
+    );
+    timeline.outcome = Outcome::Failed;
+    sink::replacement_failed(&timeline, &problem);
+    machine.take_back(staged, timeline);
+}
+
+/// All from the order to the jump. Returns only if there was none, and why.
+async fn attempt(machine: &'static Machine, staged: &mut Staged, timeline: &mut Timeline) -> Refusal {
+    // While clients are still served this may take what time it needs. Until the jump, or until this returns, nobody takes or
+    // releases private memory.
+    let _private = match leave_private(machine, timeline).await {
+        Ok(all) => all,
+        Err(problem) => return problem,
+    };
     let quiesce = time::now();
     machine.network.stop_accepting();
     drain(machine).await;
-    let problem = match prepare(machine, &mut staged, &timeline, quiesce) {
+    let problem = match prepare(machine, staged, timeline, quiesce) {
         Ok(boot_info) => {
             network::cut_off_others();
             let jump = Jump {
@@ -57,16 +72,33 @@ pub(super) async fn replace(machine: &'static Machine, mut staged: Staged, mut t
         Err(problem) => problem,
     };
     machine.network.resume_accepting();
-    error!(
-        "the replacement failed, {} {} serves on: {}",
-        identity().manifest().name,
-        identity().manifest().version,
-        problem.message
-    );
     timeline.record(Phase::Quiesce, identity().generation, quiesce.0, time::now().0);
-    timeline.outcome = Outcome::Failed;
-    sink::replacement_failed(&timeline, &problem);
-    machine.take_back(staged, timeline);
+    problem
+}
+
+/// Nothing stays under a private key but what the successor takes over: the TDX module is left, caches are written back, and
+/// the pages that the module and TDs had become ordinary memory.
+async fn leave_private(machine: &Machine, timeline: &mut Timeline) -> Result<private::AllReset, Refusal> {
+    // A module that is disabled takes the keys away, also from what is to be handed over.
+    let left = match private::summary().to_hand_over {
+        0 => confidential::leave_module(),
+        _ => Left::Kept,
+    };
+    if let Some(permit) = machine.flush_decision().permit() {
+        let start = time::now();
+        timeline.early_flushes = early_flush::run(machine.options.early_flush, permit).await;
+        timeline.record(Phase::EarlyFlush, identity().generation, start.0, time::now().0);
+    }
+    let start = time::now();
+    let all = private::reset_all(left)
+        .await
+        .map_err(|error| Refusal::new(Code::PrivatePages, format!("{error}")))?;
+    if all.pages > 0 {
+        info!("{} private pages reset", all.pages);
+    }
+    timeline.private_pages_reset = all.pages;
+    timeline.record(Phase::Reset, identity().generation, start.0, time::now().0);
+    Ok(all)
 }
 
 /// Lets requests under way be answered, then resets what is left, so that no peer waits for a connection that is gone.
@@ -100,8 +132,8 @@ fn prepare(
     quiesce: time::Instant,
 ) -> Result<u64, Refusal> {
     let failed = |message| Refusal::new(Code::StopFailed, message);
-    let record = handover::encode(&Handover::compose(machine, timeline, quiesce))
-        .map_err(|error| failed(format!("{error}")))?;
+    let handover = Handover::compose(machine, timeline, quiesce);
+    let record = handover::encode(&handover).map_err(|error| failed(format!("{error}")))?;
     let area = staged.layout.parameters.clone();
     let base = staged.chunks.range().start;
     let area_bytes = &mut staged.chunks.bytes()[(area.start - base) as usize..(area.end - base) as usize];
@@ -111,10 +143,11 @@ fn prepare(
     record_part[..record.len()].copy_from_slice(&record);
     let record_start = area.start + PARAMETER_BYTES / 2;
     let own = machine_region(&staged.layout.own);
+    let memory = memory_for_successor(&machine.parameters.memory, &handover.private)?;
     let parameters = Parameters {
-        memory: &machine.parameters.memory,
+        memory: &memory,
         // A copy that the first stage made lies in the first instar's memory, which is wiped.
-        rsdp: machine.parameters.rsdp.filter(|rsdp| *rsdp < memory::CHUNK),
+        rsdp: machine.parameters.rsdp.filter(|rsdp| *rsdp < CHUNK),
         command_line: &machine.parameters.command_line,
         own,
         manifest: &staged.manifest_text,
@@ -128,6 +161,22 @@ fn prepare(
     boot::write(&parameters, &staged.loaded, tree_part, area.start)
         .map(|written| written.boot_info_address)
         .map_err(|error| failed(format!("{error}")))
+}
+
+/// All memory but the private memory that is handed over: a successor that does not know of that must not know of it as
+/// memory either.
+fn memory_for_successor(memory: &[Region], private: &[PrivateRange]) -> Result<Vec<Region>, Refusal> {
+    let private: Vec<_> = private.iter().map(|range| range.start..range.end).collect();
+    let left = regions::carve(memory, &private);
+    if left.len() > boot::MAX_REGIONS {
+        let message = format!(
+            "the private memory that is handed over leaves the rest in {} pieces, and a successor reads {}",
+            left.len(),
+            boot::MAX_REGIONS
+        );
+        return Err(Refusal::new(Code::PrivatePages, message));
+    }
+    Ok(left)
 }
 
 fn machine_region(range: &core::ops::Range<u64>) -> Region {
@@ -172,5 +221,46 @@ impl Jump {
                 failed(format!("{problem}"))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn private(start: u64, end: u64) -> PrivateRange {
+        PrivateRange {
+            start: start * CHUNK,
+            end: end * CHUNK,
+            key_id: 40,
+            purpose: 1,
+        }
+    }
+
+    #[test]
+    fn a_successor_is_not_given_what_is_handed_over_as_memory() {
+        let region = |start, end| Region { start, end };
+        let memory = [region(0, 0x9f000), region(0x10_0000, 20 * CHUNK)];
+        let left = memory_for_successor(&memory, &[private(5, 7), private(19, 20)]);
+        let expected = [
+            region(0, 0x9f000),
+            region(0x10_0000, 5 * CHUNK),
+            region(7 * CHUNK, 19 * CHUNK),
+        ];
+        assert_eq!(left.as_deref(), Ok(&expected[..]));
+    }
+
+    #[test]
+    fn more_pieces_than_a_successor_reads_are_refused_before_the_jump() {
+        let memory = [Region {
+            start: 0,
+            end: 4096 * CHUNK,
+        }];
+        let holes =
+            |count: usize| -> Vec<_> { (1..=count as u64).map(|at| private(2 * at, 2 * at + 1)).collect() };
+        let most = boot::MAX_REGIONS - 1;
+        assert!(memory_for_successor(&memory, &holes(most)).is_ok());
+        let refused = memory_for_successor(&memory, &holes(most + 1)).expect_err("too many");
+        assert_eq!(refused.code, "private-pages");
     }
 }

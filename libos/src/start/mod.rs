@@ -16,10 +16,11 @@ use loader::boot::{OwnedParameters, Region};
 use log::warn;
 
 use crate::command_line::CommandLine;
+use crate::confidential::private;
 use crate::cpu::{ApicId, CoreId, apic, current, pen::Pen, registers, smp, stop, time};
 use crate::device::{acpi, pic, serial};
-use crate::memory;
 use crate::memory::chunks::{ChunkMap, Owner};
+use crate::memory::{self, regions};
 use crate::replace::handover::{self, Essentials};
 use crate::task::executor;
 
@@ -29,10 +30,16 @@ extern "C" fn boot(raw: &'static RawBootInfo, _core: u32) -> ! {
     let entered = registers::tsc();
     serial::init();
     serial::stage(b'E');
-    let parameters = parameters(BootInfo::from(*raw));
+    let mut parameters = parameters(BootInfo::from(*raw));
     let options = CommandLine::parse(&parameters.command_line);
     logger::init(options.log);
     let predecessor = predecessor(&parameters);
+
+    let handed = predecessor
+        .as_ref()
+        .map_or(&[][..], |handover| handover.private.as_slice());
+    // The predecessor has left it out of the memory map; with its record it is this machine's memory again.
+    parameters.memory = regions::add(&parameters.memory, handed.iter().map(|it| it.start..it.end));
 
     pic::silence();
     let apic_base = apic::detect();
@@ -80,6 +87,7 @@ extern "C" fn boot(raw: &'static RawBootInfo, _core: u32) -> ! {
         }
     };
     stop::set_pen(pen);
+    private::open(options.flush, handed);
     identity::set(&parameters, &options, predecessor.as_ref());
     let start = Start {
         parameters,
@@ -189,6 +197,9 @@ fn chunk_map(ram: &[Range<u64>], own: &Region, predecessor: Option<&Essentials>)
         .flat_map(|handover| &handover.predecessor_chunks)
     {
         mark(range.start..range.end, Owner::Predecessor);
+    }
+    for range in predecessor.iter().flat_map(|handover| &handover.private) {
+        mark(range.start..range.end, Owner::Private);
     }
     map
 }

@@ -22,6 +22,17 @@ pub struct Chunks {
     pub staged: u64,
     /// The predecessor's, until commit.
     pub predecessor: u64,
+    /// The TDX module's and TDs'.
+    pub private: u64,
+}
+
+/// Private pages by whom they are for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PrivatePages {
+    /// The TDX module's.
+    pub module: u64,
+    /// TDs'.
+    pub td: u64,
 }
 
 /// What the network device moved since this instar was entered.
@@ -67,6 +78,8 @@ pub struct Snapshot {
     pub chunk_bytes: u64,
     /// Chunks by state.
     pub chunks: Chunks,
+    /// Private pages.
+    pub private_pages: PrivatePages,
     /// The heap's size in bytes.
     pub heap_bytes: u64,
     /// What of the heap is used, in bytes.
@@ -132,8 +145,9 @@ impl Builder<'_> {
             own,
             staged,
             predecessor,
+            private,
         } = chunks;
-        let used = own + staged + predecessor;
+        let used = own + staged + predecessor + private;
         let bytes = |chunks: u64| chunks.saturating_mul(chunk_bytes);
         let state = names::MEMORY_STATE;
         self.by(
@@ -147,8 +161,12 @@ impl Builder<'_> {
             ("own", own),
             ("staged", staged),
             ("predecessor", predecessor),
+            ("private", private),
         ];
         self.by(names::CHUNKS, names::CHUNK_STATE, &states);
+        let PrivatePages { module, td } = self.snapshot.private_pages;
+        let purposes = [("module", module), ("td", td)];
+        self.by(names::PRIVATE_PAGES, names::PRIVATE_PURPOSE, &purposes);
         self.number(names::HEAP_SIZE, self.snapshot.heap_bytes);
         self.number(names::HEAP_USAGE, self.snapshot.heap_used);
         self.number(names::CPU_COUNT, self.snapshot.cores_online);

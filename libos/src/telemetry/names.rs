@@ -107,7 +107,9 @@ attributes! {
     CORES = "instar.cores", "Number of cores that took part.";
     ERROR_TYPE = "error.type", "The error's code, as the control plane has it.";
     MEMORY_STATE = "system.memory.state", "`free` or `used`.";
-    CHUNK_STATE = "instar.chunk.state", "`free`, `own`, `staged` or `predecessor`.";
+    CHUNK_STATE = "instar.chunk.state", "`free`, `own`, `staged`, `predecessor` or `private`.";
+    PRIVATE_PURPOSE = "instar.private.purpose", "Whom private memory is for: `module` (the TDX module) or `td` (a guest).";
+    PRIVATE_PAGES_RESET = "instar.private.pages_reset", "Private pages of 4 KiB that were reset before the jump.";
     DIRECTION = "network.io.direction", "`receive` or `transmit`.";
     SIGNAL = "instar.telemetry.signal", "`metrics`, `logs` or `traces`.";
     RESULT = "instar.telemetry.result", "`delivered`, `rejected` (by the collector) or `dropped` (here).";
@@ -122,6 +124,7 @@ metrics! {
     NETWORK_PACKETS = Counter "system.network.packet.count" ["{packet}"], "Packets received and transmitted.";
     NETWORK_DROPS = Counter "system.network.packet.dropped" ["{packet}"], "Packets dropped though they had no error.";
     CHUNKS = UpDownCounter "instar.chunks" ["{chunk}"], "Chunks of memory by state.";
+    PRIVATE_PAGES = UpDownCounter "instar.private.pages" ["{page}"], "Private pages of 4 KiB, by purpose.";
     HEAP_SIZE = UpDownCounter "instar.heap.size" ["By"], "The heap's size.";
     HEAP_USAGE = UpDownCounter "instar.heap.usage" ["By"], "What of the heap is used.";
     MACHINE_CHECKS = Counter "instar.machine_checks" ["{error}"], "Machine-check errors since cold boot that the machine has survived.";

@@ -14,7 +14,7 @@ use super::queue::Limits;
 use super::resource::{Identity, resource};
 use super::span::{self, SpanId, TraceId};
 use super::{Resource, Signal, logs, metrics, names};
-use crate::confidential;
+use crate::confidential::{self, private};
 use crate::cpu::{self, current, machine_check, random, time};
 use crate::memory;
 use crate::net::Notify;
@@ -157,6 +157,7 @@ pub(super) fn queue_metrics(machine: &Machine) {
     let (heap_bytes, heap_used) = memory::heap::usage();
     let frames = machine.network().stats().frames;
     let (committed, failed) = machine.replacements();
+    let private = private::summary();
     let snapshot = metrics::Snapshot {
         now_unix_ns: time::unix(now),
         start_unix_ns: time::unix(sink.entered),
@@ -168,6 +169,11 @@ pub(super) fn queue_metrics(machine: &Machine) {
             own: counts.own,
             staged: counts.staged,
             predecessor: counts.predecessor,
+            private: counts.private,
+        },
+        private_pages: metrics::PrivatePages {
+            module: private.module,
+            td: private.td,
         },
         heap_bytes,
         heap_used,
@@ -206,7 +212,7 @@ pub(crate) fn replacement_begins(machine: &Machine, timeline: &Timeline) {
 /// A replacement ended before the jump.
 pub(crate) fn replacement_failed(timeline: &Timeline, problem: &Refusal) {
     queue_spans(timeline, |sink| {
-        let known = [Phase::EarlyFlush, Phase::Quiesce];
+        let known = [Phase::EarlyFlush, Phase::Quiesce, Phase::Reset];
         let mut spans = spans(timeline, |span| known.contains(&span.name));
         spans.extend(flushes(timeline, identity().generation));
         let mut root = root(timeline);
@@ -234,6 +240,7 @@ pub(crate) fn replacement_committed(machine: &Machine, predecessor: &Handover, t
         let late = [
             Phase::EarlyFlush,
             Phase::Quiesce,
+            Phase::Reset,
             Phase::Stop,
             Phase::Flush,
             Phase::Jump,
@@ -272,14 +279,18 @@ fn spans(timeline: &Timeline, wanted: impl Fn(&crate::replace::timeline::Span) -
     numbered
         .map(|(index, phase)| {
             let id = trace_id.span_id(phase.generation.into(), index);
-            span::Span::new(
+            let span = span::Span::new(
                 phase.name.name(),
                 trace_id,
                 id,
                 Some(root),
                 phase.start_ns,
                 phase.end_ns,
-            )
+            );
+            match phase.name {
+                Phase::Reset => span.with(names::PRIVATE_PAGES_RESET, timeline.private_pages_reset),
+                _ => span,
+            }
         })
         .collect()
 }

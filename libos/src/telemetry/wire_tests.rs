@@ -55,6 +55,11 @@ fn snapshot() -> Snapshot {
             own: 3,
             staged: 2,
             predecessor: 1,
+            private: 4,
+        },
+        private_pages: super::metrics::PrivatePages {
+            module: 512,
+            td: 1536,
         },
         heap_bytes: 4 << 20,
         heap_used: 1234,
@@ -140,7 +145,12 @@ fn metrics_as_the_specification_has_them() {
     assert_eq!(points("system.uptime")[0].value, Some(Number::AsDouble(1.5)));
     assert_eq!(
         points("system.memory.limit")[0].value,
-        Some(Number::AsInt(126 * (2 << 20)))
+        Some(Number::AsInt(130 * (2 << 20)))
+    );
+    let private = points("instar.private.pages");
+    assert_eq!(
+        [&private[0].value, &private[1].value],
+        [&Some(Number::AsInt(512)), &Some(Number::AsInt(1536))]
     );
     assert_eq!(
         points("system.network.packet.dropped")[1].value,

@@ -3,11 +3,15 @@
 use super::{Machine, Serial, turn};
 use crate::prepared::App;
 use std::{fs, path::Path};
-use xtask::machine::{Bochs as Emulator, Config, Ports, Rig, bochs};
+use xtask::machine::{Bochs as Emulator, Config, Ports, Processor, Rig, bochs};
 
 /// How a machine of Bochs's is made.
 #[derive(Clone, Debug)]
 pub struct Bochs {
+    /// What it runs.
+    pub app: App,
+    /// Its processor.
+    pub processor: Processor,
     /// How many cores.
     pub cores: u32,
     /// How many TDX KeyIDs the BIOS has set aside.
@@ -16,17 +20,31 @@ pub struct Bochs {
     pub append: String,
 }
 
+impl Default for Bochs {
+    /// Two cores, and TDX is enabled by the BIOS.
+    fn default() -> Self {
+        Self {
+            app: App::default(),
+            processor: Processor::default(),
+            cores: 2,
+            tdx_keyids: 32,
+            append: String::new(),
+        }
+    }
+}
+
 impl Bochs {
-    /// Boots `hello` 1.0.0, and returns when it answers. Nobody asks before: the user network of Bochs does not bear it.
+    /// Boots version 1.0.0, and returns when it answers. Nobody asks before: the user network of Bochs does not bear it.
     ///
     /// # Panics
     /// If it does not in time, or there is no emulator.
     #[must_use]
     pub fn boot(&self) -> Machine {
-        let prepared = App::Hello.prepared();
+        let prepared = self.app.prepared();
         let turn = turn();
         let emulator = Emulator {
             tdx_keyids: self.tdx_keyids,
+            processor: self.processor,
         };
         let config = Config {
             rig: Rig::Bochs(emulator.clone()),

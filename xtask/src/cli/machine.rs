@@ -63,6 +63,7 @@ impl RigOptions {
                 let default = Bochs::default();
                 Rig::Bochs(Bochs {
                     tdx_keyids: self.tdx_keyids.unwrap_or(default.tdx_keyids),
+                    ..default
                 })
             }
         })
@@ -145,7 +146,7 @@ mod tests {
             },
         );
         assert_eq!(qemu.rig().expect("QEMU"), Rig::default());
-        assert_eq!(bochs.rig().expect("Bochs"), Rig::Bochs(Bochs { tdx_keyids: 32 }));
+        assert_eq!(bochs.rig().expect("Bochs"), Rig::Bochs(Bochs::default()));
         let keyids = RigOptions {
             tdx_keyids: Some(2),
             ..qemu

@@ -66,17 +66,28 @@ fn describe(status: &Status) -> String {
     line(
         "memory",
         format!(
-            "{} chunks of {} KiB: {} free, {} own, {} staged, {} the predecessor's; heap {} of {} KiB used",
+            "{} chunks of {} KiB: {} free, {} own, {} staged, {} the predecessor's, {} private; heap {} of {} KiB used",
             chunks.total,
             status.memory.chunk_bytes / 1024,
             chunks.free,
             chunks.own,
             chunks.staged,
             chunks.predecessor,
+            chunks.private,
             status.memory.heap.used / 1024,
             status.memory.heap.bytes / 1024
         ),
     );
+    let private = &status.private_memory;
+    if private.records > 0 {
+        line(
+            "private",
+            format!(
+                "{} pages in {} pieces; a replacement hands {} over and resets the others",
+                private.pages, private.records, private.to_hand_over
+            ),
+        );
+    }
     let flush = &status.flush;
     let will = if flush.will_flush {
         "caches are flushed"

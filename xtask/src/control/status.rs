@@ -31,6 +31,9 @@ pub struct Status {
     /// Chunks and heap.
     #[serde(default)]
     pub memory: Memory,
+    /// Memory of the TDX module and of TDs.
+    #[serde(default)]
+    pub private_memory: PrivateMemory,
     /// What will be flushed, and why.
     #[serde(default)]
     pub flush: FlushStatus,
@@ -104,6 +107,20 @@ pub struct Chunks {
     pub staged: u64,
     /// The predecessor's.
     pub predecessor: u64,
+    /// The TDX module's and TDs'.
+    pub private: u64,
+}
+
+/// Memory of the TDX module and of TDs, in pages of 4 KiB.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct PrivateMemory {
+    /// Pieces of it.
+    pub records: u64,
+    /// All pages.
+    pub pages: u64,
+    /// Those of them that a successor gets as they are.
+    pub to_hand_over: u64,
 }
 
 /// The heap.
@@ -253,6 +270,8 @@ pub struct Replacement {
     pub phases_ms: BTreeMap<String, Option<f64>>,
     /// From the last answer to the first, as the machine itself sees it.
     pub blackout_ms: Option<f64>,
+    /// Private pages that were reset before the jump.
+    pub private_pages_reset: u64,
     /// Each core's flush; empty if nothing was flushed.
     pub flush: Vec<CoreFlush>,
     /// The same while the predecessor still served.

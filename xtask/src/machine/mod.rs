@@ -10,7 +10,7 @@ mod process;
 mod qemu;
 mod serial;
 
-pub use bochs::Bochs;
+pub use bochs::{Bochs, Processor};
 pub use command::{Config, Flush, Rig, parse_memory};
 use follow::Follow;
 pub use monitor::Monitor;

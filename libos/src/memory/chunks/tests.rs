@@ -234,7 +234,7 @@ proptest! {
             }
             let counts = map.counts();
             prop_assert_eq!(counts.total, total);
-            prop_assert_eq!(counts.free + counts.own + counts.staged + counts.predecessor, total);
+            prop_assert_eq!(counts.free + counts.own + counts.staged + counts.predecessor + counts.private, total);
             prop_assert_eq!(taken.len() as u64, total - counts.free);
             for owner in OWNERS {
                 let of = |range: Range<u64>| range.start / CHUNK_BYTES..range.end / CHUNK_BYTES;

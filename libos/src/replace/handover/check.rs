@@ -36,6 +36,21 @@ pub(super) fn check(essentials: &Essentials) -> Result<(), &'static str> {
             "chunk",
         )?;
     }
+    // From below: whole chunks, under a key, one behind the other, and none of them the predecessor's own.
+    let mut free_from = 0;
+    for private in &essentials.private {
+        let whole = private.start.is_multiple_of(CHUNK_BYTES) && private.end.is_multiple_of(CHUNK_BYTES);
+        let overlaps = |own: &ChunkRange| private.start < own.end && own.start < private.end;
+        ok(
+            whole
+                && private.key_id != 0
+                && free_from <= private.start
+                && private.start < private.end
+                && !essentials.predecessor_chunks.iter().any(overlaps),
+            "private memory",
+        )?;
+        free_from = private.end;
+    }
     essentials.network.as_ref().map_or(Ok(()), check_network)
 }
 

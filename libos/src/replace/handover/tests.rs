@@ -69,6 +69,17 @@ fn record() -> Handover {
         quiesce_ns: 5_000,
         undelivered: [(2, [1, 2, 3].to_vec()), (0, Vec::new())].to_vec(),
         replacements: 4,
+        private: [private(7, 8), private(8, 11)].to_vec(),
+    }
+}
+
+/// Private memory from one chunk to before another.
+fn private(start: u64, end: u64) -> PrivateRange {
+    PrivateRange {
+        start: start * CHUNK_BYTES,
+        end: end * CHUNK_BYTES,
+        key_id: 32,
+        purpose: 1,
     }
 }
 
@@ -140,11 +151,11 @@ fn headers_say_what_is_wrong() {
 
 #[test]
 fn a_newer_record_is_read_if_it_may_be() {
-    // The outer map's head for 17 fields is one byte, 0xb1; a newer writer has two more, one of them deep.
+    // The outer map's head for 18 fields is one byte, 0xb2; a newer writer has two more, one of them deep.
     let good = encode(&record()).expect("encodes");
-    assert_eq!(good[HEADER], 0xb1);
+    assert_eq!(good[HEADER], 0xb2);
     let newer = [
-        &[0xb3],
+        &[0xb4],
         &good[HEADER + 1..],
         &[0x18, 200, 0x82, 1, 0xa1, 0x61, b'x', 0xf6],
         &[0x18, 201, 0x9f, 1, 0xff],
@@ -170,8 +181,8 @@ fn what_has_a_default_may_be_missing_and_nothing_else() {
     }
     starts.push(body.len());
     for field in 0..starts.len() - 1 {
-        let without = [&[0xb0], &body[1..starts[field]], &body[starts[field + 1]..]].concat();
-        let optional = matches!(field, 9 | 14 | 15 | 16);
+        let without = [&[0xb1], &body[1..starts[field]], &body[starts[field + 1]..]].concat();
+        let optional = matches!(field, 9 | 14..=17);
         assert_eq!(
             decode(&sealed(&without)).is_ok(),
             optional,
@@ -220,6 +231,18 @@ fn what_cannot_be_is_not_even_written() {
         impossible(|it| it.predecessor_chunks[0].end = 0),
         Impossible("chunk")
     );
+    let private_memory = |change: fn(&mut Vec<PrivateRange>)| impossible(|it| change(&mut it.private));
+    for wrong in [
+        private_memory(|it| it[0].start += 4096),
+        private_memory(|it| it[1].end -= 4096),
+        private_memory(|it| it[0].end = it[0].start),
+        private_memory(|it| it.swap(0, 1)),
+        private_memory(|it| it[0].end = 9 * CHUNK_BYTES),
+        private_memory(|it| it[0].key_id = 0),
+        private_memory(|it| it[0].start = 3 * CHUNK_BYTES),
+    ] {
+        assert_eq!(wrong, Impossible("private memory"));
+    }
     assert_eq!(network(|it| it.mac[0] = 1), Impossible("hardware address"));
     assert_eq!(network(|it| it.prefix = 33), Impossible("network address"));
     assert_eq!(
@@ -248,6 +271,9 @@ fn nothing_above_its_limit_is_written() {
     assert!(malformed(
         |it| it.predecessor.version = "x".repeat(MAX_VERSION + 1)
     ));
+    assert!(malformed(|it| it.private = (100..=100 + MAX_RECORDS as u64)
+        .map(|at| private(at, at + 1))
+        .collect()));
     assert!(malformed(|it| it.cores = (0..2000)
         .map(|apic_id| HandedCore {
             apic_id,
@@ -280,6 +306,13 @@ fn the_largest_machine_fits() {
         end: (at + 1) * CHUNK_BYTES,
     };
     handover.predecessor_chunks = (1..=MAX_RANGES as u64).map(chunk).collect();
+    handover.private = (0..MAX_RECORDS as u64)
+        .map(|at| PrivateRange {
+            key_id: u32::MAX,
+            purpose: u8::MAX,
+            ..private((1 << 30) + at * 2, (1 << 30) + at * 2 + 1)
+        })
+        .collect();
     for at in 0..100 {
         handover
             .timeline
@@ -329,6 +362,7 @@ prop_compose! {
         chunks in vec((1_u64..1 << 30, 1_u64..1 << 20), 0..20),
         spans in vec((0_u8..14, any::<u32>(), any::<u64>(), any::<u64>()), 0..=64),
         undelivered in vec((any::<u8>(), vec(any::<u8>(), 0..50)), 0..20),
+        private in vec((0_u64..10, 1_u64..1 << 10, 1..=u32::MAX, any::<u8>()), 0..20),
     ) -> Handover {
         let mut handover = record();
         let [unix_at_boot, tsc_at_boot, floor, quiesce_ns, replacements, pen] = numbers;
@@ -340,7 +374,15 @@ prop_compose! {
         handover.predecessor.version = texts.1;
         let base = (pen >> 13 << 12) + 4096;
         let range = |(at, count): (u64, u64)| ChunkRange { start: at * CHUNK_BYTES, end: (at + count) * CHUNK_BYTES };
+        // Behind everything that may be the predecessor's.
+        let mut at = 1 << 32;
+        let private = private.into_iter().map(|(gap, count, key_id, purpose)| {
+            let start = at + gap;
+            at = start + count;
+            PrivateRange { key_id, purpose, ..super::tests::private(start, at) }
+        }).collect();
         Handover {
+            private,
             generation, unix_at_boot, tsc_at_boot, floor, quiesce_ns, replacements, network, undelivered,
             tsc_hz: hz.0, apic_hz: hz.1, host_id: texts.2,
             pen: PenPlace { base, ..handover.pen },

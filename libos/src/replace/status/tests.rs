@@ -34,6 +34,7 @@ fn timeline() -> Timeline {
         end_ns: 2,
         cycles: 3,
     });
+    timeline.early_flushes.clone_from(&timeline.flushes);
     timeline.outcome = Outcome::Committed;
     timeline
 }
@@ -45,6 +46,7 @@ fn status<'a>(timeline: &'a Timeline, decision: &'a FlushDecision, module: &'a M
         own: 3,
         staged: 1,
         predecessor: 0,
+        private: 0,
     };
     Status {
         image: Image {
@@ -66,6 +68,11 @@ fn status<'a>(timeline: &'a Timeline, decision: &'a FlushDecision, module: &'a M
             online: 4,
         },
         memory: Memory::new(counts, 10, 5),
+        private_memory: PrivateMemory {
+            records: 0,
+            pages: 0,
+            to_hand_over: 0,
+        },
         flush: Flush::new(FlushPolicy::Auto, decision),
         confidential: Confidential::new(&HOST, module),
         network: Some(Network {

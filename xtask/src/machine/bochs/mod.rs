@@ -39,12 +39,41 @@ const IPS: u32 = 50_000_000;
 pub struct Bochs {
     /// How many TDX KeyIDs the BIOS has set aside. TDX is enabled by the BIOS where there are two or more.
     pub tdx_keyids: u32,
+    /// Its processor.
+    pub processor: Processor,
+}
+
+/// Which processor Bochs plays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Processor {
+    /// A Tiger Lake, the newest that Bochs has a model of. Its MOVDIR64B is not there.
+    #[default]
+    TigerLake,
+    /// One that says that it is a Sapphire Rapids, which has the partial-write erratum, and has no MOVDIR64B.
+    PartialWriteErratum,
+}
+
+impl Processor {
+    /// How `bochsrc` says it: the model, and lines of their own.
+    const fn text(self) -> (&'static str, &'static str) {
+        match self {
+            Self::TigerLake => ("tigerlake", ""),
+            Self::PartialWriteErratum => (
+                "bx_generic",
+                "cpuid: level=6, x86_64=1, simd=avx2, apic=x2apic, 1g_pages=1, xsave=1, movbe=1\n\
+                 cpuid: family=6, model=0x8f, stepping=8, vendor_string=\"GenuineIntel\"\n",
+            ),
+        }
+    }
 }
 
 impl Default for Bochs {
     /// 32 TDX KeyIDs: TDX is enabled by the BIOS.
     fn default() -> Self {
-        Self { tdx_keyids: 32 }
+        Self {
+            tdx_keyids: 32,
+            processor: Processor::default(),
+        }
     }
 }
 
@@ -104,7 +133,7 @@ impl Bochs {
     /// The text files that Bochs reads, with their paths: `bochsrc`, the model-specific registers, the network, the debugger.
     pub fn texts(&self, config: &Config, ports: Ports, files: &Files) -> [(String, String); 4] {
         [
-            (files.at("bochsrc"), bochsrc(config, files)),
+            (files.at("bochsrc"), bochsrc(config, self.processor, files)),
             (files.at("msrs"), self.msrs()),
             (files.at("slirp.conf"), network(ports)),
             // Debian's Bochs has its debugger built in, which waits for a command before the first instruction.
@@ -241,7 +270,8 @@ fn command_line(files: &Files) -> String {
     format!("TERM=dumb {}", shell_line(BOCHS, &Bochs::arguments(files)))
 }
 
-fn bochsrc(config: &Config, files: &Files) -> String {
+fn bochsrc(config: &Config, processor: Processor, files: &Files) -> String {
+    let (model, cpuid) = processor.text();
     let Config {
         cores, memory_mib, ..
     } = config;
@@ -255,8 +285,8 @@ fn bochsrc(config: &Config, files: &Files) -> String {
         "display_library: term\n\
          config_interface: textconfig\n\
          plugin_ctrl: speaker=0\n\
-         cpu: model=tigerlake, count={cores}, ips={IPS}, reset_on_triple_fault=1, msrs=\"{msrs}\"\n\
-         megs: {memory_mib}\n\
+         cpu: model={model}, count={cores}, ips={IPS}, reset_on_triple_fault=1, msrs=\"{msrs}\"\n\
+         {cpuid}megs: {memory_mib}\n\
          romimage: file=/usr/share/bochs/BIOS-bochs-latest\n\
          vgaromimage: file=/usr/share/bochs/VGABIOS-lgpl-latest\n\
          clock: sync=slowdown, time0=utc\n\
@@ -291,7 +321,13 @@ mod tests {
 
     #[test]
     fn the_registers_say_how_keyids_are_divided() {
-        let text = |tdx_keyids| Bochs { tdx_keyids }.msrs();
+        let text = |tdx_keyids| {
+            Bochs {
+                tdx_keyids,
+                ..Bochs::default()
+            }
+            .msrs()
+        };
         assert_eq!(
             text(32),
             "0x0087 0 00000020 00000010 00000000 00000000 00000000 00000000\n"
