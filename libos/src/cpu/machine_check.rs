@@ -6,7 +6,7 @@
 //!
 //! Intel sends most machine checks to all cores at once, and cores may share a bank: one error can be counted by two.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 
 use log::warn;
 
@@ -136,9 +136,6 @@ fn address(bank: u8, status: Status) -> Option<u64> {
     status.bit(58).then(|| unsafe { read_msr(control(bank) + 2) })
 }
 
-/// Errors that were found before this instar knew the pen.
-static EARLY: AtomicU64 = AtomicU64::new(0);
-
 /// Records what this core's banks hold, and empties them.
 fn collect(capabilities: Capabilities) {
     for bank in 0..capabilities.banks() {
@@ -147,11 +144,9 @@ fn collect(capabilities: Capabilities) {
             continue;
         }
         let place = u64::try_from(current::id().index()).unwrap_or_default() << 8 | u64::from(bank);
-        match stop::pen() {
-            Some(pen) => pen.header().note_machine_check(place, found.0),
-            None => {
-                EARLY.fetch_add(1, Ordering::Relaxed);
-            }
+        // The pen is known before a core has this image's handlers.
+        if let Some(pen) = stop::pen() {
+            pen.header().note_machine_check(place, found.0);
         }
         // SAFETY: a bank's status takes zeros (SDM section 16.3.2.2).
         unsafe { write_msr(control(bank) + 1, 0) };
@@ -221,18 +216,13 @@ pub(super) fn collect_from_the_pen() {
 /// Errors since the cold boot that the machine has survived.
 #[must_use]
 pub fn count() -> u64 {
-    let early = EARLY.load(Ordering::Relaxed);
-    early + stop::pen().map_or(0, |pen| pen.header().machine_checks.load(Ordering::Relaxed))
+    stop::pen().map_or(0, |pen| pen.header().machine_checks.load(Ordering::Relaxed))
 }
 
 /// Writes a log record if there are errors that nobody has been told of. From a task.
 pub(crate) fn report() {
     let Some(pen) = stop::pen() else { return };
-    let header = pen.header();
-    header
-        .machine_checks
-        .fetch_add(EARLY.swap(0, Ordering::Relaxed), Ordering::Relaxed);
-    if let Some((new, place, status)) = header.untold_machine_checks() {
+    if let Some((new, place, status)) = pen.header().untold_machine_checks() {
         let (core, bank) = (place >> 8, place & 0xff);
         warn!(
             "{new} machine-check errors, the last in bank {bank} of core {core}, status {status:#018x}: {}; the machine \

@@ -69,9 +69,7 @@ extern "C" fn boot(raw: &'static RawBootInfo, _core: u32) -> ! {
     if let Some(address) = apic_base {
         memory::map_device(address..address + 4096);
     }
-    // SAFETY: interrupts are off, and this is the core that booted.
-    unsafe { crate::cpu::init_boot_core(&apics) };
-    memory::activate();
+    // Before this image's handlers are in charge: they count in the pen.
     // SAFETY: the pen's pages and the trampoline's lie in chunk 0, which no instar uses. A predecessor's word about its pen
     // is believed only if the pen is where it always is and says that it is one.
     let pen = unsafe {
@@ -80,13 +78,18 @@ extern "C" fn boot(raw: &'static RawBootInfo, _core: u32) -> ! {
                 .unwrap_or_else(|error| panic!("{error}: the predecessor's cores cannot be reached")),
             None => {
                 check_low_memory(&ram, apics.len());
-                let pen = Pen::create(&apics);
-                smp::cold_start(pen, &apics);
-                pen
+                Pen::create(&apics)
             }
         }
     };
     stop::set_pen(pen);
+    // SAFETY: interrupts are off, and this is the core that booted.
+    unsafe { crate::cpu::init_boot_core(&apics) };
+    memory::activate();
+    if predecessor.is_none() {
+        // SAFETY: the trampoline's page lies in chunk 0 too, and `check_low_memory` found RAM there; no other core has run.
+        unsafe { smp::cold_start(pen, &apics) };
+    }
     private::open(options.flush, handed);
     identity::set(&parameters, &options, predecessor.as_ref());
     let start = Start {
