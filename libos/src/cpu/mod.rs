@@ -16,6 +16,7 @@ pub mod stop;
 mod tables;
 pub mod time;
 pub mod vector;
+mod watchdog;
 pub(crate) mod vmx;
 
 pub use core_id::{ApicId, CoreId, CoreSet, MAX_CORES};

@@ -8,10 +8,15 @@
 //! The layout of [`Header`] and [`Slot`] is part of the handover between versions: fields are only ever added.
 
 mod code;
+mod epitaph;
+
+pub use epitaph::{Cause, Epitaph};
 
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
-use code::{pen_code, pen_code_end, pen_enter, pen_fault, pen_interrupt, pen_machine_check, pen_nmi};
+use code::{
+    pen_back, pen_code, pen_code_end, pen_enter, pen_fault, pen_interrupt, pen_machine_check, pen_nmi,
+};
 
 use super::core_id::{ApicId, CoreId};
 use super::{apic, tables, vector};
@@ -20,8 +25,9 @@ const MAGIC: u64 = u64::from_le_bytes(*b"INSTRPEN");
 
 const PAGE: u64 = 4096;
 
-/// Pages before the slots: header and code, GDT, IDT, page tables (1 + 1 + 4).
-const FIXED_PAGES: u64 = 9;
+/// Pages before the slots: header and code, GDT, IDT, page tables (1 + 1 + 4), epitaph.
+const FIXED_PAGES: u64 = 10;
+const EPITAPH_PAGE: u64 = 9;
 const CODE_OFFSET: usize = 0x100;
 
 const CODE_SELECTOR: u16 = 0x08;
@@ -58,6 +64,16 @@ pub struct Header {
     /// The last one: core and bank (in the low byte), and the bank's status.
     pub(super) machine_check_place: AtomicU64,
     pub(super) machine_check_status: AtomicU64,
+    /// Where the predecessor goes on if its successor gives the machine back; 0: there is no way back.
+    pub(super) way_back: AtomicU64,
+    /// 1: core 0 flushes on the way back. The predecessor's decision, made from the right to flush.
+    pub(super) flush_on_the_way: AtomicU64,
+    /// TSC from which on a successor that has no handlers of its own yet counts as hung.
+    pub(super) hung_from: AtomicU64,
+    /// The code that takes core 0 back, on whatever page tables map the pen.
+    back: u64,
+    /// How the watchdog's interrupt reaches core 0: the I/O APIC's address, and its pin plus one in the low bits; 0: unknown.
+    pub(super) watchdog: AtomicU64,
 }
 
 impl Header {
@@ -121,8 +137,10 @@ pub enum PenError {
 impl Pen {
     /// Where a machine's first instar makes the pen.
     pub const ADDRESS: u64 = 0x1_0000;
-    /// Version of the layout. 2 counts NMIs and machine checks.
-    pub const VERSION: u32 = 2;
+    /// Version of the layout. 2 counts NMIs and machine checks; 3 knows the way back.
+    pub const VERSION: u32 = 3;
+    /// The first layout with a way back.
+    const WITH_WAY_BACK: u32 = 3;
     /// The oldest layout that can be taken over: the pen is as old as the machine.
     const OLDEST: u32 = 1;
 
@@ -205,6 +223,11 @@ impl Pen {
                 machine_checks_told: AtomicU64::new(0),
                 machine_check_place: AtomicU64::new(0),
                 machine_check_status: AtomicU64::new(0),
+                way_back: AtomicU64::new(0),
+                flush_on_the_way: AtomicU64::new(0),
+                hung_from: AtomicU64::new(0),
+                back: moved(&raw const pen_back),
+                watchdog: AtomicU64::new(0),
             };
         }
         Self { header }
@@ -225,6 +248,41 @@ impl Pen {
             return Err(PenError::Unknown(address));
         }
         Ok(Self { header })
+    }
+
+    /// The pen that a predecessor left, if it waits there to go on. For a core that cannot go on and knows nothing yet: the
+    /// first stage sees to it that no older machine's pen is taken for one.
+    pub(crate) fn with_way_back() -> Option<Self> {
+        let header = Pen::ADDRESS as *mut Header;
+        // SAFETY: the low megabyte is mapped by every image's page tables, and is RAM or reads as anything.
+        let (magic, version) = unsafe { ((&raw const (*header).magic).read_volatile(), (*header).version) };
+        let pen = Self { header };
+        (magic == MAGIC && version >= Self::WITH_WAY_BACK && pen.can_go_back()).then_some(pen)
+    }
+
+    /// Does a predecessor wait to go on?
+    pub(crate) fn can_go_back(self) -> bool {
+        self.has_way_back() && self.header().way_back.load(Ordering::SeqCst) != 0
+    }
+
+    /// Does this pen, which is as old as the machine, know the way back?
+    pub(crate) fn has_way_back(self) -> bool {
+        self.header().version >= Self::WITH_WAY_BACK
+    }
+
+    /// The predecessor goes on at `entry` if the successor gives the machine back; 0: not any more.
+    pub(crate) fn set_way_back(self, entry: u64, flush: bool) {
+        if self.has_way_back() {
+            self.header()
+                .flush_on_the_way
+                .store(flush.into(), Ordering::SeqCst);
+            self.header().way_back.store(entry, Ordering::SeqCst);
+        }
+    }
+
+    /// Where core 0 goes, from the pen or from anywhere with interrupts off, to go back.
+    pub(crate) fn back(self) -> u64 {
+        self.header().back
     }
 
     /// Its address.
