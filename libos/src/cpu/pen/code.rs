@@ -81,7 +81,7 @@ global_asm!(
     ".balign 16",
     "pen_nmi:",
     "lock inc qword ptr [rip + pen_code - {code_offset} + {nmis}]",
-    "iretq",
+    "pen_nmi_return: iretq",
     // Machine check: decide as `machine_check::severity` does (SDM section 16.6.2). If the core can go on, what the banks
     // hold stays there for the next instar to find and report. Only MCG_STATUS.MCIP is cleared, or the next machine check
     // shuts the machine down (SDM section 16.3.1.2).
@@ -125,8 +125,23 @@ global_asm!(
     "wrmsr",
     "pop rbx",
     "pop rdx",
+    // It came into the NMI's handler, two instructions: one IRET ends both. Two would let the next NMI in, onto the same
+    // stack, in between.
+    "lea rax, [rip + pen_nmi]",
+    "cmp [rsp + 16], rax",
+    "je pen_both",
+    "lea rax, [rip + pen_nmi_return]",
+    "cmp [rsp + 16], rax",
+    "je pen_counted",
     "pop rcx",
     "pop rax",
+    "iretq",
+    "pen_both:",
+    "lock inc qword ptr [rip + pen_code - {code_offset} + {nmis}]",
+    "pen_counted:",
+    "pop rcx",
+    "pop rax",
+    "mov rsp, [rsp + 24]",
     "iretq",
     // A machine check without a way on: say so, and reset the machine by the register that chipsets since PIIX have.
     "pen_lost:",
