@@ -62,6 +62,8 @@ pub struct CommandLine {
     pub flush: FlushPolicy,
     /// `instar.early-flush`.
     pub early_flush: EarlyFlush,
+    /// `instar.commit-needs=telemetry`: a successor is not committed before the collector has taken something from it.
+    pub commit_needs_telemetry: bool,
     /// `instar.ip`.
     pub address: AddressSource,
     /// `instar.gateway`, with a static address only.
@@ -91,6 +93,7 @@ impl Default for CommandLine {
         Self {
             flush: FlushPolicy::default(),
             early_flush: EarlyFlush::default(),
+            commit_needs_telemetry: false,
             address: AddressSource::default(),
             gateway: None,
             dns: None,
@@ -128,6 +131,7 @@ impl CommandLine {
         match key {
             "instar.flush" => self.flush = flush(value)?,
             "instar.early-flush" => self.early_flush = early_flush(value)?,
+            "instar.commit-needs" => self.commit_needs_telemetry = needs(value)?,
             "instar.ip" => self.address = address(value)?,
             "instar.gateway" => self.gateway = Some(unicast(value)?),
             "instar.dns" => self.dns = Some(unicast(value)?),
@@ -172,6 +176,14 @@ fn text(value: &str) -> Option<String> {
 
 fn flush(value: &str) -> Result<FlushPolicy, &'static str> {
     FlushPolicy::from_name(value).ok_or("not auto, always or never")
+}
+
+fn needs(value: &str) -> Result<bool, &'static str> {
+    match value {
+        "telemetry" => Ok(true),
+        "nothing" => Ok(false),
+        _ => Err("not telemetry or nothing"),
+    }
 }
 
 fn early_flush(value: &str) -> Result<EarlyFlush, &'static str> {
@@ -371,7 +383,7 @@ mod tests {
 
         #[test]
         fn any_value_is_read(key in 0_usize..7, value in "[0-9./a-z+-]{0,20}") {
-            let keys = ["flush", "early-flush", "ip", "gateway", "dns", "host-id", "max-image", "log"];
+            let keys = ["flush", "early-flush", "commit-needs", "ip", "gateway", "dns", "host-id", "max-image", "log"];
             let options = CommandLine::parse(&alloc::format!("instar.{}={value}", keys[key]));
             if let AddressSource::Static { address, prefix } = options.address {
                 prop_assert!(is_usable(address) && (1..=32).contains(&prefix));

@@ -16,8 +16,8 @@ pub mod stop;
 mod tables;
 pub mod time;
 pub mod vector;
-mod watchdog;
 pub(crate) mod vmx;
+pub(crate) mod watchdog;
 
 pub use core_id::{ApicId, CoreId, CoreSet, MAX_CORES};
 

@@ -13,13 +13,15 @@ mod epitaph;
 pub use epitaph::{Cause, Epitaph};
 
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+use core::time::Duration;
 
 use code::{
     pen_back, pen_code, pen_code_end, pen_enter, pen_fault, pen_interrupt, pen_machine_check, pen_nmi,
 };
 
 use super::core_id::{ApicId, CoreId};
-use super::{apic, tables, vector};
+use super::registers::tsc;
+use super::{apic, tables, time, vector, watchdog};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"INSTRPEN");
 
@@ -29,6 +31,9 @@ const PAGE: u64 = 4096;
 const FIXED_PAGES: u64 = 10;
 const EPITAPH_PAGE: u64 = 9;
 const CODE_OFFSET: usize = 0x100;
+
+/// How long a successor may take until it has handlers of its own. On hardware it is a matter of microseconds.
+const FIRST_HANDLERS: Duration = Duration::from_secs(2);
 
 const CODE_SELECTOR: u16 = 0x08;
 const DATA_SELECTOR: u16 = 0x10;
@@ -270,13 +275,37 @@ impl Pen {
         self.header().version >= Self::WITH_WAY_BACK
     }
 
-    /// The predecessor goes on at `entry` if the successor gives the machine back; 0: not any more.
-    pub(crate) fn set_way_back(self, entry: u64, flush: bool) {
+    /// This instar goes on at `entry` if the successor gives the machine back, and core 0 flushes on its way if `flush`. From
+    /// now on the watchdog watches. On the pen's page tables.
+    pub(super) fn arm(self, entry: u64, flush: bool) {
         if self.has_way_back() {
-            self.header()
-                .flush_on_the_way
-                .store(flush.into(), Ordering::SeqCst);
-            self.header().way_back.store(entry, Ordering::SeqCst);
+            let header = self.header();
+            header
+                .hung_from
+                .store(tsc() + time::ticks(FIRST_HANDLERS), Ordering::SeqCst);
+            header.flush_on_the_way.store(flush.into(), Ordering::SeqCst);
+            header.way_back.store(entry, Ordering::SeqCst);
+            watchdog::start(self);
+        }
+    }
+
+    /// The instar that was to go on goes on. On the pen's page tables.
+    pub(super) fn disarm(self) {
+        if self.has_way_back() {
+            watchdog::stop(self);
+            self.header().way_back.store(0, Ordering::SeqCst);
+        }
+    }
+
+    /// The successor keeps the machine: nobody goes back. On an image's page tables.
+    pub(crate) fn forget_way_back(self) {
+        if self.can_go_back() {
+            // First: from here on no failure leads back.
+            self.header().way_back.store(0, Ordering::SeqCst);
+            if let Some(registers) = watchdog::registers(self) {
+                crate::memory::map_device(registers);
+                watchdog::stop(self);
+            }
         }
     }
 

@@ -12,7 +12,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use chunks::{ChunkMap, Owner};
 use paging::{Access, AddressSpace};
-use spin::Mutex;
+use spin::{Mutex, MutexGuard};
 
 /// Memory is given and taken in pieces of this many bytes.
 pub const CHUNK: u64 = 2 << 20;
@@ -125,6 +125,21 @@ fn take_for_heap(count: usize) -> Option<Range<u64>> {
 /// Does something with the chunk map. `action` must not allocate.
 pub fn with_chunks<R>(action: impl FnOnce(&mut ChunkMap) -> R) -> Option<R> {
     CHUNKS.lock().as_mut().map(action)
+}
+
+/// Until this is dropped no chunk changes hands, on whatever core.
+pub(crate) struct Held(MutexGuard<'static, Option<ChunkMap>>);
+
+impl Held {
+    /// Waits for the map. Whoever holds it must not allocate.
+    pub fn new() -> Self {
+        Self(CHUNKS.lock())
+    }
+
+    /// The ranges that belong to `owner`.
+    pub fn ranges_of(&self, owner: Owner) -> impl Iterator<Item = Range<u64>> {
+        self.0.iter().flat_map(move |map| map.ranges_of(owner))
+    }
 }
 
 /// How many chunks there are, by owner.

@@ -1,7 +1,8 @@
 //! Between the handover record and the running instar.
 
 use super::handover::{
-    self, ChunkRange, Essentials, HandedCore, Handover, NeighbourRecord, NetworkRecord, PenPlace, Predecessor,
+    self, ChunkRange, Essentials, HandedCore, Handover, NeighbourRecord, NetworkRecord, PenPlace,
+    Predecessor, Trial,
 };
 use super::machine::Machine;
 use super::timeline::Timeline;
@@ -49,7 +50,12 @@ impl Essentials {
 
 impl Handover {
     /// What this instar tells its successor. `quiesce` is when it began to; the end is noted in the pen.
-    pub(super) fn compose(machine: &Machine, timeline: &Timeline, quiesce: Instant) -> Self {
+    pub(super) fn compose(
+        machine: &Machine,
+        timeline: &Timeline,
+        quiesce: Instant,
+        trial: Option<Trial>,
+    ) -> Self {
         let me = identity();
         let clock = time::calibration();
         let online = current::online();
@@ -91,6 +97,7 @@ impl Handover {
                 .map(|(signal, body)| (signal.index() as u8, body))
                 .collect(),
             replacements,
+            trial,
             private: private::to_hand_over(),
         }
     }

@@ -70,6 +70,7 @@ pub(crate) fn install(start: &Start, handover: Option<&Handover>, mac: [u8; 6]) 
             }),
         replacements: handover.map_or(0, |handover| handover.replacements),
         failures: 0,
+        rolled_back: 0,
     };
     Box::leak(Box::new(Machine::new(
         start, network, keys, host_id, flush, state,

@@ -32,8 +32,11 @@ use super::timeline::{MAX_FLUSHES, MAX_VERSION, Timeline};
 use crate::command_line::MAX_HOST_ID;
 use crate::confidential::ledger::MAX_RECORDS;
 
-/// Room for everything that a successor is told, in bytes: the record in the upper half, the device tree in the lower.
+/// Room for everything that a successor is told, in bytes: the record in the upper half, the device tree in the lower, and at
+/// the lower half's end the predecessor's memory as it is at the jump.
 pub const PARAMETER_BYTES: u64 = 256 * 1024;
+/// Room for that list.
+pub const CHUNK_LIST_BYTES: u64 = 8 * (1 + 2 * MAX_RANGES as u64);
 /// Largest record, in bytes.
 pub const MAX_RECORD: usize = PARAMETER_BYTES as usize / 2;
 /// Most bytes of undelivered telemetry that fit beside everything else.
@@ -290,6 +293,28 @@ pub struct Handover {
         decode_with = "bounded::list::<_, _, MAX_RECORDS>"
     )]
     pub private: Vec<PrivateRange>,
+    /// How the successor is on trial; `None`: it commits itself, and there is no way back.
+    #[n(18)]
+    pub trial: Option<Trial>,
+}
+
+/// How a successor is on trial: until when the predecessor takes the machine back, and what it waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Trial {
+    /// Machine time at which it ends without a commit, in nanoseconds.
+    #[n(0)]
+    pub ends_ns: u64,
+    /// How long a core may be kept from its tasks before it counts as hung, in nanoseconds.
+    #[n(1)]
+    pub hang_ns: u64,
+    /// Whether the successor waits for an order to commit. Otherwise it commits itself when it is well.
+    #[cbor(n(2), default)]
+    pub by_order: bool,
+    /// Address of the predecessor's memory as it is at the jump: a number of ranges, then first byte and first byte behind of
+    /// each, 64 bits all. It is written when nobody allocates any more, and holds instead of the record's list.
+    #[n(3)]
+    pub chunks_at: u64,
 }
 
 fn encode_undelivered<C, W: Write>(
@@ -389,6 +414,8 @@ pub struct Essentials {
     pub predecessor_chunks: Vec<ChunkRange>,
     #[cbor(n(17), default, decode_with = "bounded::list::<_, _, MAX_RECORDS>")]
     pub private: Vec<PrivateRange>,
+    #[n(18)]
+    pub trial: Option<Trial>,
 }
 
 /// Reads what a successor needs at once. Bytes behind the record are not looked at.

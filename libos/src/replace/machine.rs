@@ -12,7 +12,7 @@ use super::error::{Code, Refusal};
 use super::hex;
 use super::order::{Expected, Nonce, Order};
 use super::stage::Staged;
-use super::timeline::Timeline;
+use super::timeline::{Outcome, Timeline};
 use crate::command_line::CommandLine;
 use crate::confidential::policy::FlushDecision;
 use crate::cpu::{random, time::Instant};
@@ -57,6 +57,8 @@ pub(super) struct State {
     pub replacements: u64,
     /// Replacements that failed before the jump.
     pub failures: u64,
+    /// Replacements whose successor gave the machine back to this instar.
+    pub rolled_back: u64,
 }
 
 impl Machine {
@@ -98,9 +100,9 @@ impl Machine {
         self.network
     }
 
-    /// Replacements since the cold boot: committed, and failed before the jump.
-    pub fn replacements(&self) -> (u64, u64) {
-        self.with(|state| (state.replacements, state.failures))
+    /// Replacements: committed since the cold boot; failed before the jump, and given back, in this instar.
+    pub fn replacements(&self) -> (u64, u64, u64) {
+        self.with(|state| (state.replacements, state.failures, state.rolled_back))
     }
 
     /// Looks at or changes the state. No await, and no call that takes long.
@@ -155,12 +157,15 @@ impl Machine {
         })
     }
 
-    /// The replacement ended before the jump: serve on, with the image still staged.
-    pub(super) fn take_back(&self, staged: Staged, timeline: Timeline) {
+    /// The replacement ended, and this instar serves on: with the image still staged, if it has not run.
+    pub(super) fn take_back(&self, staged: Option<Staged>, timeline: Timeline) {
         self.with(|state| {
-            state.staged = Some(staged);
+            match timeline.outcome {
+                Outcome::RolledBack => state.rolled_back += 1,
+                _ => state.failures += 1,
+            }
+            state.staged = staged;
             state.last = Some(timeline);
-            state.failures += 1;
             state.activity = Activity::Serving;
         });
     }

@@ -1,17 +1,21 @@
 //! The other end of a replacement: the successor completes the timeline, takes the predecessor's memory over, and reports.
 
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
 use core::time::Duration;
 
 use log::{info, warn};
+use x86_64::instructions::interrupts;
 
 use super::handover::Handover;
 use super::machine::{Activity, Machine};
 use super::timeline::{CoreFlush, Outcome, Phase, Timeline};
+use super::{health, probation};
 use crate::clock::machine_time;
+use crate::cpu::pen::Cause;
 use crate::cpu::time::{self, Instant};
 use crate::cpu::{current, stop};
 use crate::memory::{self, chunks::Owner};
@@ -41,7 +45,13 @@ pub(crate) async fn finish(machine: &'static Machine, handover: Option<Handover>
     let up = moments.network.1;
     let mut first_answer = wait_for_first_answer(machine, up + FIRST_ANSWER).await;
 
+    if let Err(reason) = well(machine).await {
+        probation::give_back(Cause::Unhealthy, format_args!("{reason}"));
+        warn!("this successor is not well, and there is no way back: {reason}");
+        interrupts::enable();
+    }
     let commit = time::now();
+    probation::commit();
     take_over(memory::ranges_of(Owner::Predecessor)).await;
     if let Some(timeline) = &mut timeline {
         timeline.outcome = Outcome::Committed;
@@ -90,6 +100,22 @@ pub(crate) async fn finish(machine: &'static Machine, handover: Option<Handover>
         timeline.from, timeline.to
     );
     sink::replacement_committed(machine, &handover, &timeline);
+}
+
+/// Whether this instar can do its work: its cores, and what the application says.
+async fn well(machine: &Machine) -> Result<(), String> {
+    let (online, all) = (current::online().len(), current::all().len());
+    if online < all {
+        return Err(format!("{online} of {all} cores came"));
+    }
+    health::ask().await?;
+    if machine.options.commit_needs_telemetry {
+        // The trial's end is what limits it.
+        while sink::delivered() == 0 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+    Ok(())
 }
 
 async fn wait_for_first_answer(machine: &Machine, until: Instant) -> Option<Instant> {

@@ -3,6 +3,7 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 
 use loader::boot::{self, Parameters, Region};
@@ -11,15 +12,17 @@ use x86_64::instructions::interrupts;
 
 use super::early_flush;
 use super::error::{Code, Refusal};
-use super::handover::{self, Handover, PARAMETER_BYTES, PrivateRange};
+use super::handover::{self, CHUNK_LIST_BYTES, Handover, MAX_RANGES, PARAMETER_BYTES, PrivateRange, Trial};
 use super::machine::Machine;
+use super::probation;
 use super::stage::Staged;
-use super::timeline::{Outcome, Phase, Timeline};
+use super::timeline::{MAX_REASON, Outcome, Phase, Timeline};
 use crate::confidential::module::Left;
 use crate::confidential::{self, policy::HostFlush, private};
+use crate::cpu::pen::{Cause, Epitaph};
 use crate::cpu::{CoreId, registers::tsc, stop, time};
 use crate::device::{network, serial};
-use crate::memory::{CHUNK, regions};
+use crate::memory::{self, CHUNK, Held, chunks::Owner, regions};
 use crate::start::identity;
 use crate::task::{sleep, spawn_on};
 use crate::telemetry::sink;
@@ -29,51 +32,107 @@ const DRAIN: Duration = Duration::from_millis(100);
 /// How long a connection may stay open that has nothing left to say.
 const LINGER: Duration = Duration::from_millis(5);
 
-/// Replaces this instar by `staged`. Returns only if the replacement failed.
+/// Why this instar goes on.
+enum Ended {
+    /// It never jumped.
+    Refused(Refusal),
+    /// The successor gave the machine back.
+    GivenBack(Epitaph),
+}
+
+/// Replaces this instar by `staged`. Returns only if this instar goes on: the replacement failed before the jump, or the
+/// successor gave the machine back.
 ///
 /// All the work is done on the core that it is called on, while core 0 serves; only the last steps are core 0's.
 pub(super) async fn replace(machine: &'static Machine, mut staged: Staged, mut timeline: Timeline) {
     info!("replacing {} by {}", timeline.from, timeline.to);
     sink::replacement_begins(machine, &timeline);
-    let problem = attempt(machine, &mut staged, &mut timeline).await;
-    error!(
-        "the replacement failed, {} {} serves on: {}",
-        identity().manifest().name,
-        identity().manifest().version,
-        problem.message
-    );
-    timeline.outcome = Outcome::Failed;
-    sink::replacement_failed(&timeline, &problem);
-    machine.take_back(staged, timeline);
+    let me = &identity().manifest();
+    match attempt(machine, &mut staged, &mut timeline).await {
+        Ended::Refused(problem) => {
+            let message = &problem.message;
+            error!(
+                "the replacement failed, {} {} serves on: {message}",
+                me.name, me.version
+            );
+            timeline.outcome = Outcome::Failed;
+            timeline.reason = cut(&problem.message);
+            sink::replacement_failed(machine, &timeline, problem.code);
+            machine.take_back(Some(staged), timeline);
+        }
+        Ended::GivenBack(epitaph) => {
+            let cause = epitaph.cause.map_or("unknown", Cause::name);
+            // What was staged has run, and is not what was verified any more.
+            drop(staged);
+            error!(
+                "{} gave the machine back, {} {} serves on: {cause}: {}",
+                timeline.to,
+                me.name,
+                me.version,
+                epitaph.text()
+            );
+            timeline.outcome = Outcome::RolledBack;
+            timeline.reason = cut(&format!("{cause}: {}", epitaph.text()));
+            sink::replacement_failed(machine, &timeline, cause);
+            machine.take_back(None, timeline);
+        }
+    }
 }
 
-/// All from the order to the jump. Returns only if there was none, and why.
-async fn attempt(machine: &'static Machine, staged: &mut Staged, timeline: &mut Timeline) -> Refusal {
+/// As much of a reason as a record keeps.
+fn cut(reason: &str) -> String {
+    let end = (0..=reason.len().min(MAX_REASON)).rev();
+    let end = end.into_iter().find(|end| reason.is_char_boundary(*end));
+    reason[..end.unwrap_or(0)].into()
+}
+
+/// All from the order to the jump, and from the way back on.
+async fn attempt(machine: &'static Machine, staged: &mut Staged, timeline: &mut Timeline) -> Ended {
     // While clients are still served this may take what time it needs. Until the jump, or until this returns, nobody takes or
     // releases private memory.
     let _private = match leave_private(machine, timeline).await {
         Ok(all) => all,
-        Err(problem) => return problem,
+        Err(problem) => return Ended::Refused(problem),
     };
     let quiesce = time::now();
     machine.network.stop_accepting();
     drain(machine).await;
-    let problem = match prepare(machine, staged, timeline, quiesce) {
-        Ok(boot_info) => {
+    let generation = identity().generation;
+    let ended = match prepare(machine, staged, timeline, quiesce) {
+        Ok(prepared) => {
             network::cut_off_others();
             let jump = Jump {
                 flush: machine.flush_decision().permit(),
                 entry: staged.loaded.entry,
-                boot_info,
+                boot_info: prepared.boot_info,
+                chunk_list: prepared.chunk_list,
                 stack: staged.layout.stack.start,
             };
             spawn_on(CoreId::BOOT, async move { jump.now() }).await
         }
-        Err(problem) => problem,
+        Err(problem) => Ended::Refused(problem),
     };
     machine.network.resume_accepting();
-    timeline.record(Phase::Quiesce, identity().generation, quiesce.0, time::now().0);
-    problem
+    let now = time::now();
+    match (&ended, stop::pen()) {
+        (Ended::GivenBack(epitaph), Some(pen)) => {
+            let at = |mark: &AtomicU64| time::at(mark.load(Ordering::Relaxed)).0;
+            let marks = pen.header();
+            let (off, jump) = (at(&marks.network_off), at(&marks.jump));
+            let noticed = time::at(epitaph.tsc).0.max(jump);
+            timeline.record(Phase::Quiesce, generation, quiesce.0, off);
+            timeline.record(
+                Phase::Stop,
+                generation,
+                at(&marks.stop_start),
+                at(&marks.stop_end),
+            );
+            timeline.record(Phase::Probation, generation + 1, jump, noticed);
+            timeline.record(Phase::Rollback, generation, noticed, now.0);
+        }
+        _ => timeline.record(Phase::Quiesce, generation, quiesce.0, now.0),
+    }
+    ended
 }
 
 /// Nothing stays under a private key but what the successor takes over: the TDX module is left, caches are written back, and
@@ -87,7 +146,9 @@ async fn leave_private(machine: &Machine, timeline: &mut Timeline) -> Result<pri
     if let Some(permit) = machine.flush_decision().permit() {
         let start = time::now();
         timeline.early_flushes = early_flush::run(machine.options.early_flush, permit).await;
-        timeline.record(Phase::EarlyFlush, identity().generation, start.0, time::now().0);
+        if !timeline.early_flushes.is_empty() {
+            timeline.record(Phase::EarlyFlush, identity().generation, start.0, time::now().0);
+        }
     }
     let start = time::now();
     let all = private::reset_all(left)
@@ -124,22 +185,45 @@ async fn drain(machine: &Machine) {
     sleep(Duration::from_millis(1)).await;
 }
 
-/// Writes everything that the successor is told into its memory. Returns the address of its boot information.
+/// What the successor is told, written.
+struct Prepared {
+    /// Address of its boot information.
+    boot_info: u64,
+    /// Where the list of this instar's memory goes, in the last moment.
+    chunk_list: u64,
+}
+
+/// Writes everything that the successor is told into its memory, but for the list of this instar's.
 fn prepare(
     machine: &Machine,
     staged: &mut Staged,
     timeline: &Timeline,
     quiesce: time::Instant,
-) -> Result<u64, Refusal> {
+) -> Result<Prepared, Refusal> {
     let failed = |message| Refusal::new(Code::StopFailed, message);
-    let handover = Handover::compose(machine, timeline, quiesce);
-    let record = handover::encode(&handover).map_err(|error| failed(format!("{error}")))?;
     let area = staged.layout.parameters.clone();
+    let chunk_list = area.start + PARAMETER_BYTES / 2 - CHUNK_LIST_BYTES;
+    let ranges = memory::ranges_of(Owner::Own).len();
+    // A few more may come until the jump.
+    if ranges + 16 > MAX_RANGES {
+        return Err(failed(format!(
+            "this instar's memory lies in {ranges} pieces, and a successor reads {MAX_RANGES}"
+        )));
+    }
+    let trial = stop::pen().filter(|pen| pen.has_way_back()).map(|_| Trial {
+        ends_ns: (time::now() + probation::DEADLINE).0,
+        hang_ns: probation::HANG.as_nanos() as u64,
+        by_order: false,
+        chunks_at: chunk_list,
+    });
+    let handover = Handover::compose(machine, timeline, quiesce, trial);
+    let record = handover::encode(&handover).map_err(|error| failed(format!("{error}")))?;
     let base = staged.chunks.range().start;
     let area_bytes = &mut staged.chunks.bytes()[(area.start - base) as usize..(area.end - base) as usize];
     // `encode` sees to it that the record fits.
     // The record lies in the upper half of the area, the device tree in the lower.
     let (tree_part, record_part) = area_bytes.split_at_mut((PARAMETER_BYTES / 2) as usize);
+    let (tree_part, _list) = tree_part.split_at_mut((PARAMETER_BYTES / 2 - CHUNK_LIST_BYTES) as usize);
     record_part[..record.len()].copy_from_slice(&record);
     let record_start = area.start + PARAMETER_BYTES / 2;
     let own = machine_region(&staged.layout.own);
@@ -159,7 +243,10 @@ fn prepare(
         }),
     };
     boot::write(&parameters, &staged.loaded, tree_part, area.start)
-        .map(|written| written.boot_info_address)
+        .map(|written| Prepared {
+            boot_info: written.boot_info_address,
+            chunk_list,
+        })
         .map_err(|error| failed(format!("{error}")))
 }
 
@@ -191,36 +278,62 @@ struct Jump {
     flush: Option<HostFlush>,
     entry: u64,
     boot_info: u64,
+    chunk_list: u64,
     stack: u64,
 }
 
 impl Jump {
-    /// From here on every microsecond is one in which nobody answers. Runs on core 0, and returns only if it failed.
-    fn now(self) -> Refusal {
-        let failed = |message| Refusal::new(Code::StopFailed, message);
+    /// From here on every microsecond is one in which nobody answers. Runs on core 0, and returns if this instar goes on.
+    fn now(self) -> Ended {
+        let failed = |message| Ended::Refused(Refusal::new(Code::StopFailed, message));
         let Some(pen) = stop::pen() else {
             return failed(String::from("there is no pen to stop the cores in"));
         };
-        let (marks, relaxed) = (pen.header(), core::sync::atomic::Ordering::Relaxed);
+        let (marks, relaxed) = (pen.header(), Ordering::Relaxed);
         marks.network_off.store(tsc(), relaxed);
         network::shut_down();
         interrupts::disable();
         marks.stop_start.store(tsc(), relaxed);
-        match stop::stop_others(pen, self.flush) {
+        // From here on nobody takes a chunk: what the successor is told to leave alone is all that there is.
+        let chunks = Held::new();
+        let ended = match stop::stop_others(pen, self.flush) {
             Ok(stopped) => {
+                self.list(&chunks);
                 marks.stop_end.store(tsc(), relaxed);
                 serial::stage(b'J');
                 // SAFETY: interrupts are off, the devices are cut off, and the image was loaded for this place.
-                unsafe { stopped.jump(self.entry, self.boot_info, self.stack) }
+                unsafe { stopped.jump(self.entry, self.boot_info, self.stack) };
+                // As if the jump had been refused; but the successor had the machine in between.
+                drop(chunks);
+                serial::stage(b'B');
+                stopped.resume();
+                Ended::GivenBack(pen.epitaph())
             }
             Err(problem) => {
-                interrupts::enable();
-                if let Err(card) = network::init() {
-                    error!("the network did not come back: {card}");
-                }
+                drop(chunks);
                 failed(format!("{problem}"))
             }
+        };
+        interrupts::enable();
+        if let Err(card) = network::init() {
+            error!("the network did not come back: {card}");
         }
+        ended
+    }
+
+    /// Writes the list of this instar's memory for the successor.
+    fn list(&self, chunks: &Held) {
+        let write = |index: u64, word: u64| {
+            // SAFETY: the list's place in the successor's parameters, which belong to the staged image; `prepare` left room.
+            unsafe { ((self.chunk_list + 8 * index) as *mut u64).write(word) };
+        };
+        let mut count = 0;
+        for range in chunks.ranges_of(Owner::Own).take(MAX_RANGES) {
+            write(1 + 2 * count, range.start);
+            write(2 + 2 * count, range.end);
+            count += 1;
+        }
+        write(0, count);
     }
 }
 

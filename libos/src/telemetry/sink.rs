@@ -18,7 +18,6 @@ use crate::confidential::{self, private};
 use crate::cpu::{self, current, machine_check, random, time};
 use crate::memory;
 use crate::net::Notify;
-use crate::replace::error::Refusal;
 use crate::replace::handover::Handover;
 use crate::replace::machine::Machine;
 use crate::replace::timeline::{Phase, Timeline};
@@ -117,6 +116,11 @@ pub(crate) fn counters() -> Counters {
     with_exporter(|exporter| exporter.counters()).unwrap_or_default()
 }
 
+/// How many requests the collector has taken from this instar.
+pub(crate) fn delivered() -> u64 {
+    with_exporter(|exporter| exporter.counters().delivered.iter().sum()).unwrap_or(0)
+}
+
 /// What has not been delivered, for the successor.
 pub(crate) fn undelivered(max_bytes: usize) -> Vec<(Signal, Vec<u8>)> {
     queue_logs();
@@ -156,7 +160,7 @@ pub(super) fn queue_metrics(machine: &Machine) {
     let counts = memory::counts();
     let (heap_bytes, heap_used) = memory::heap::usage();
     let frames = machine.network().stats().frames;
-    let (committed, failed) = machine.replacements();
+    let (committed, failed, rolled_back) = machine.replacements();
     let private = private::summary();
     let snapshot = metrics::Snapshot {
         now_unix_ns: time::unix(now),
@@ -188,7 +192,7 @@ pub(super) fn queue_metrics(machine: &Machine) {
         },
         replacements: metrics::Replacements {
             committed,
-            rolled_back: 0,
+            rolled_back,
             failed,
         },
         machine_checks: machine_check::count(),
@@ -209,17 +213,18 @@ pub(crate) fn replacement_begins(machine: &Machine, timeline: &Timeline) {
     queue_metrics(machine);
 }
 
-/// A replacement ended before the jump.
-pub(crate) fn replacement_failed(timeline: &Timeline, problem: &Refusal) {
+/// A replacement ended before the jump, or the successor gave the machine back: why is in the timeline, and `kind` names it.
+pub(crate) fn replacement_failed(machine: &Machine, timeline: &Timeline, kind: &'static str) {
     queue_spans(timeline, |sink| {
-        let known = [Phase::EarlyFlush, Phase::Quiesce, Phase::Reset];
-        let mut spans = spans(timeline, |span| known.contains(&span.name));
+        let before = [Phase::Receive, Phase::Verify, Phase::Stage];
+        let mut spans = spans(timeline, |span| !before.contains(&span.name));
         spans.extend(flushes(timeline, identity().generation));
         let mut root = root(timeline);
-        root.outcome = span::Outcome::Error(problem.message.clone());
-        spans.push(root.with(names::ERROR_TYPE, problem.code));
+        root.outcome = span::Outcome::Error(timeline.reason.clone());
+        spans.push(root.with(names::ERROR_TYPE, kind));
         span::body(time::unix(time::Instant(0)), &[(&sink.resource, &spans)])
     });
+    queue_metrics(machine);
 }
 
 /// A replacement was committed: what the predecessor could not tell any more, and what this instar did.

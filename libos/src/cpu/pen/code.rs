@@ -4,9 +4,12 @@
 use core::arch::global_asm;
 
 use super::{
-    CODE_OFFSET, CODE_SELECTOR, Cause, DATA_SELECTOR, EPITAPH_PAGE, Epitaph, FIRST_TSS_SELECTOR, Header,
-    PAGE, SLOT_BYTES, Slot,
+    CODE_OFFSET, CODE_SELECTOR, Cause, DATA_SELECTOR, EPITAPH_PAGE, Epitaph, FIRST_TSS_SELECTOR, FIXED_PAGES,
+    Header, INTERRUPT_STACK_TOPS, PAGE, Pen, SLOT_BYTES, Slot,
 };
+
+/// Core 0's slot, from the header on.
+const SLOT_0: u64 = FIXED_PAGES * PAGE;
 
 global_asm!(
     ".balign 16",
@@ -85,17 +88,17 @@ global_asm!(
     ".balign 16",
     "pen_nmi:",
     "lock inc qword ptr [rip + pen_code - {code_offset} + {nmis}]",
+    "cmp rsp, {nmi_of_core_0}",
+    "jne pen_nmi_return",
+    "cmp qword ptr [rip + pen_code - {code_offset} + {way_back}], 0",
+    "jne pen_nmi_watch",
+    "pen_nmi_return: iretq",
+    "pen_nmi_watch:",
     "push rax",
     "push rdx",
-    "push rcx",
-    "mov rax, rsp",
-    "and rax, -{slot_bytes}",
-    "cmp dword ptr [rax + {core}], 0",
+    // Core 0 waits in the pen itself while another core of the successor gives the machine back.
+    "cmp dword ptr [rip + pen_code - {code_offset} + {slot_0} + {present}], 0",
     "jne 22f",
-    "cmp dword ptr [rax + {present}], 0",
-    "jne 22f",
-    "cmp qword ptr [rip + pen_code - {code_offset} + {way_back}], 0",
-    "je 22f",
     "rdtsc",
     "shl rdx, 32",
     "or rax, rdx",
@@ -104,7 +107,6 @@ global_asm!(
     "mov ecx, {hang}",
     "jmp pen_give_back",
     "22:",
-    "pop rcx",
     "pop rdx",
     "pop rax",
     "iretq",
@@ -151,8 +153,25 @@ global_asm!(
     "wrmsr",
     "pop rbx",
     "pop rdx",
+    // It came into the NMI's handler, where that has nothing on its stack: one IRET ends both. Two would let the next NMI in, onto the same
+    // stack, in between.
+    "lea rax, [rip + pen_nmi]",
+    "cmp [rsp + 16], rax",
+    "je pen_both",
+    "jb 26f",
+    "lea rax, [rip + pen_nmi_return]",
+    "cmp [rsp + 16], rax",
+    "jbe pen_counted",
+    "26:",
     "pop rcx",
     "pop rax",
+    "iretq",
+    "pen_both:",
+    "lock inc qword ptr [rip + pen_code - {code_offset} + {nmis}]",
+    "pen_counted:",
+    "pop rcx",
+    "pop rax",
+    "mov rsp, [rsp + 24]",
     "iretq",
     // A machine check without a way on: say so, and reset the machine by the register that chipsets since PIIX have.
     "pen_lost:",
@@ -248,6 +267,9 @@ global_asm!(
     vector = const core::mem::offset_of!(Slot, vector),
     nmis = const core::mem::offset_of!(Header, nmis),
     way_back = const core::mem::offset_of!(Header, way_back),
+    // The pen has its place, and the processor has pushed five words.
+    nmi_of_core_0 = const Pen::ADDRESS + SLOT_0 + INTERRUPT_STACK_TOPS[1] - 40,
+    slot_0 = const SLOT_0,
     hung_from = const core::mem::offset_of!(Header, hung_from),
     flush_on_the_way = const core::mem::offset_of!(Header, flush_on_the_way),
     slots = const core::mem::offset_of!(Header, slots),

@@ -44,6 +44,7 @@ pub struct Stopped {
     stopper: Stopper<'static>,
     pen: Pen,
     cores: CoreSet,
+    flush: Option<HostFlush>,
 }
 
 /// Uses `pen` from now on.
@@ -130,11 +131,17 @@ pub fn stop_others(pen: Pen, flush: Option<HostFlush>) -> Result<Stopped, StopEr
         slot.flush_end.store(0, Ordering::Relaxed);
     }
     match stopper.stop(&ThisMachine(pen), cores) {
-        Ok(()) => Ok(Stopped { stopper, pen, cores }),
+        Ok(()) => Ok(Stopped {
+            stopper,
+            pen,
+            cores,
+            flush,
+        }),
         Err(NotStopped { deaf, slow }) => {
-            resume(pen, CoreSet::from_bits(cores.bits() & !deaf.bits()));
+            let missing = resume(pen, CoreSet::from_bits(cores.bits() & !deaf.bits()));
             stopper.step_down();
-            Err(StopError::NoAnswer(CoreSet::from_bits(deaf.bits() | slow.bits())))
+            let silent = deaf.bits() | slow.bits() | missing.bits();
+            Err(StopError::NoAnswer(CoreSet::from_bits(silent)))
         }
     }
 }
@@ -168,8 +175,9 @@ fn wait_for_called(pen: Pen) -> CoreSet {
     }
 }
 
-/// Lets `cores` run on, and waits for each to be online again: whoever stops the cores next must not miss one.
-fn resume(pen: Pen, cores: CoreSet) {
+/// Lets `cores` run on, and waits for each to be online again: whoever stops the cores next must not miss one. Returns those
+/// that do not come. Allocates nothing.
+fn resume(pen: Pen, cores: CoreSet) -> CoreSet {
     let deadline = time::now() + PATIENCE;
     for core in cores.iter() {
         while !pen.slot(core).is_present() && time::now() < deadline {
@@ -183,10 +191,7 @@ fn resume(pen: Pen, cores: CoreSet) {
             time::spin(Duration::from_micros(100));
         }
     }
-    let missing = cores.bits() & !current::online().bits();
-    if missing != 0 {
-        log::error!("cores {missing:#b} did not come back from the pen");
-    }
+    CoreSet::from_bits(cores.bits() & !current::online().bits())
 }
 
 /// The stop interrupt, or an NMI: the second call to a core that did not hear the interrupt, or somebody else's, which means
@@ -243,15 +248,15 @@ impl Stopped {
     ///
     /// # Safety
     /// Called on core 0 with interrupts off. `entry`, `boot_info` and `stack` are those of an image that was loaded for these
-    /// addresses, and the devices are cut off from memory. `flush` is what the cores were stopped with.
-    pub unsafe fn jump(&self, entry: u64, boot_info: u64, stack: u64, flush: Option<HostFlush>) {
+    /// addresses, and the devices are cut off from memory.
+    pub unsafe fn jump(&self, entry: u64, boot_info: u64, stack: u64) {
         let (pen, me) = (self.pen, current::id());
         apic::disarm_timer();
         // While a fault in it still has this image's handler.
         vmx::leave_if_on();
         // SAFETY: interrupts are off, and nothing that needs this image's tables comes before `adopt` below.
         unsafe { pen.take_charge(me) };
-        pen.arm(smp::back_entry(), flush.is_some());
+        pen.arm(smp::back_entry(), self.flush.is_some());
         self.stopper.flush_last(&ThisMachine(pen));
         pen.header().jump.store(tsc(), Ordering::Relaxed);
         // SAFETY: as the caller says.
@@ -269,8 +274,11 @@ impl Stopped {
 
     /// Lets the other cores run on.
     pub fn resume(self) {
-        resume(self.pen, self.cores);
+        let missing = resume(self.pen, self.cores);
         self.stopper.step_down();
+        if !missing.is_empty() {
+            log::error!("cores {:#b} did not come back from the pen", missing.bits());
+        }
     }
 }
 
