@@ -141,7 +141,13 @@ pub(super) fn run(options: &Options) -> Result<Exit> {
     print_spread("reset", took, duration);
     print_spread("pages per second", speed, whole);
     println!("\nvault, Bochs, {BOCHS_CORES} cores, 32 TDX KeyIDs, {bochs_runs} runs of each, in turns");
-    println!("Bochs interprets: its times compare the ways with each other, and with nothing else.\n");
+    println!(
+        "Bochs interprets: its times are emulated, and compare the ways with each other and nothing else. Outside, an"
+    );
+    println!(
+        "echo is asked for every {:?}: what is less than that apart is the same.\n",
+        scene::interval(&Rig::Bochs(Bochs::default()))
+    );
     turns::print(&WAYS, &FIGURES, &replaced);
     if !movdir64b {
         println!("MOVDIR64B has not been executed: neither emulator has it.");
