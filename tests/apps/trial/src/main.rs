@@ -12,19 +12,20 @@
 
 extern crate alloc;
 
+#[path = "../../echo.rs"]
+mod echo;
 mod misbehave;
 
 use alloc::format;
 
 use libos::cpu::{self, CoreId, machine_check};
 use libos::http::{self, Request, Response};
-use libos::net::UdpSocket;
 use libos::{start, task};
 
 libos::main!(main);
 
 async fn main() {
-    task::spawn(echo()).detach();
+    task::spawn(echo::serve()).detach();
     if let Err(error) = http::serve(80, answer).await {
         log::error!("no HTTP: {error}");
     }
@@ -70,23 +71,5 @@ fn begin(core: &str, how: &str) -> Response {
     match misbehave::begin(core, how) {
         true => Response::text(200, "as you say\n"),
         false => Response::text(400, "there is no such misbehaviour\n"),
-    }
-}
-
-async fn echo() {
-    let mut socket = match UdpSocket::bind(7) {
-        Ok(socket) => socket,
-        Err(error) => return log::error!("no echo: {error}"),
-    };
-    let mut datagram = [0; 1500];
-    loop {
-        match socket.recv_from(&mut datagram).await {
-            Ok((length, sender)) => {
-                if let Err(error) = socket.send_to(&datagram[..length], sender).await {
-                    log::warn!("echo to {sender}: {error}");
-                }
-            }
-            Err(error) => log::warn!("echo: {error}"),
-        }
     }
 }
