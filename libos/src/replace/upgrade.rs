@@ -1,5 +1,6 @@
 //! An order is carried out: quiesce → stop → jump. Until the jump every failure leaves this instar serving.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -37,7 +38,7 @@ enum Ended {
     /// It never jumped.
     Refused(Refusal),
     /// The successor gave the machine back.
-    GivenBack(Epitaph),
+    GivenBack(Box<Epitaph>),
 }
 
 /// Replaces this instar by `staged`. Returns only if this instar goes on: the replacement failed before the jump, or the
@@ -307,7 +308,7 @@ impl Jump {
                 drop(chunks);
                 serial::stage(b'B');
                 stopped.resume();
-                Ended::GivenBack(pen.epitaph())
+                Ended::GivenBack(Box::new(pen.epitaph()))
             }
             Err(problem) => {
                 drop(chunks);

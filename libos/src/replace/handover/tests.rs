@@ -70,6 +70,12 @@ fn record() -> Handover {
         undelivered: [(2, [1, 2, 3].to_vec()), (0, Vec::new())].to_vec(),
         replacements: 4,
         private: [private(7, 8), private(8, 11)].to_vec(),
+        trial: Some(Trial {
+            ends_ns: 30_000_000_000,
+            hang_ns: 2_000_000_000,
+            by_order: true,
+            chunks_at: 0x1234_5000,
+        }),
     }
 }
 
