@@ -3,7 +3,6 @@
 
 use machine_tests::{
     clients,
-    image::Parts,
     machine::{DEADLINE, Machine, Setup, scratch},
     prepared::App,
     witness::Witness,
@@ -290,30 +289,6 @@ fn a_core_that_was_never_called_survives() {
         .machine
         .wait_line("1 machine-check errors, the last in bank 2 of core 1");
     injector.machine.assert_serves();
-}
-
-/// Between two images: the successor's first instruction is none.
-#[test]
-fn a_fault_after_the_jump_is_told_and_resets_the_machine() {
-    let machine = Setup {
-        app: App::Trial,
-        ..Setup::default()
-    }
-    .boot();
-    let mut elf = machine.prepared.parts.elf.clone();
-    let mark = b"\x0f\x1f\x80ENTR";
-    let entry = elf
-        .windows(mark.len())
-        .position(|bytes| bytes == mark)
-        .expect("the entry's mark");
-    // UD2.
-    elf[entry..entry + 2].copy_from_slice(&[0x0f, 0x0b]);
-    machine.stage(&Parts::signed(&elf, "1.2.0", &machine.prepared.release).pack());
-    let answer = machine.order(&machine.facts().replace(&machine.prepared.operator));
-    assert_eq!(answer.status, 202, "{}", answer.body);
-    machine.wait_end();
-    let said = machine.said();
-    assert!(said.lines().any(|line| line.ends_with("JX")), "it says why");
 }
 
 /// In a running image.

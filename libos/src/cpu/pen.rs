@@ -255,14 +255,26 @@ impl Pen {
         Ok(Self { header })
     }
 
-    /// The pen that a predecessor left, if it waits there to go on. For a core that cannot go on and knows nothing yet: the
-    /// first stage sees to it that no older machine's pen is taken for one.
+    /// The pen that a predecessor left, if it waits there to go on. For a core that cannot go on and knows nothing yet.
+    ///
+    /// Memory outlives a reset, and a pen that was left by a machine before it must not be taken for one: the jump was just
+    /// now, by a clock that a reset sets to 0.
     pub(crate) fn with_way_back() -> Option<Self> {
         let header = Pen::ADDRESS as *mut Header;
         // SAFETY: the low megabyte is mapped by every image's page tables, and is RAM or reads as anything.
         let (magic, version) = unsafe { ((&raw const (*header).magic).read_volatile(), (*header).version) };
         let pen = Self { header };
-        (magic == MAGIC && version >= Self::WITH_WAY_BACK && pen.can_go_back()).then_some(pen)
+        if magic != MAGIC || version < Self::WITH_WAY_BACK || !pen.can_go_back() {
+            return None;
+        }
+        let (jump, hung) = (
+            pen.header().jump.load(Ordering::Relaxed),
+            pen.header().hung_from.load(Ordering::Relaxed),
+        );
+        let patience = hung.checked_sub(jump)?;
+        (jump..hung.saturating_add(patience))
+            .contains(&tsc())
+            .then_some(pen)
     }
 
     /// Does a predecessor wait to go on?
