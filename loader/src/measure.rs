@@ -32,7 +32,13 @@ impl Chain {
     /// The value after an image whose manifest has this digest.
     #[must_use]
     pub fn extend(self, digest: &[u8; BYTES]) -> Self {
-        Self(Sha384::new().chain_update(self.0).chain_update(digest).finalize().into())
+        Self(
+            Sha384::new()
+                .chain_update(self.0)
+                .chain_update(digest)
+                .finalize()
+                .into(),
+        )
     }
 }
 
@@ -73,7 +79,10 @@ mod tests {
         assert_ne!(start.extend(&a).extend(&b), start.extend(&b).extend(&a));
         assert_ne!(start.extend(&a).extend(&a), start.extend(&a));
     }
-    const ABC: &str = "cb00753f45a35e8bb5a03d699ac65007272c32ab0eded1631a8b605a43ff5bed8086072ba1e7cc2358baeca134c825a7";
-    const ONE: &str = "93732e3733514a841c982cfa75ea76ab55fe011acb9cd980ef4523913c65be1b0998e04d77f8c174f81a82151619ca40";
-    const TWO: &str = "a4d392030aec0188324dac645cac0391f996c9a913563092cd9d7c55c3d86c0f109053c37d2974da85660814bf359bed";
+    const ABC: &str =
+        "cb00753f45a35e8bb5a03d699ac65007272c32ab0eded1631a8b605a43ff5bed8086072ba1e7cc2358baeca134c825a7";
+    const ONE: &str =
+        "93732e3733514a841c982cfa75ea76ab55fe011acb9cd980ef4523913c65be1b0998e04d77f8c174f81a82151619ca40";
+    const TWO: &str =
+        "a4d392030aec0188324dac645cac0391f996c9a913563092cd9d7c55c3d86c0f109053c37d2974da85660814bf359bed";
 }

@@ -58,6 +58,8 @@ pub struct Header {
     /// The last one: core and bank (in the low byte), and the bank's status.
     pub(super) machine_check_place: AtomicU64,
     pub(super) machine_check_status: AtomicU64,
+    /// The security floor. An older pen has zeros here: the rest of its page up to the code is unused.
+    floor: AtomicU64,
 }
 
 impl Header {
@@ -70,6 +72,16 @@ impl Header {
 
     pub(super) fn entry(&self) -> u64 {
         self.entry
+    }
+
+    /// Images of a lower security version do not run on this machine any more.
+    pub fn floor(&self) -> u64 {
+        self.floor.load(Ordering::SeqCst)
+    }
+
+    /// Raises the floor to `version`. It never falls.
+    pub fn raise_floor(&self, version: u64) {
+        self.floor.fetch_max(version, Ordering::SeqCst);
     }
 }
 
@@ -121,8 +133,8 @@ pub enum PenError {
 impl Pen {
     /// Where a machine's first instar makes the pen.
     pub const ADDRESS: u64 = 0x1_0000;
-    /// Version of the layout. 2 counts NMIs and machine checks.
-    pub const VERSION: u32 = 2;
+    /// Version of the layout. 2 counts NMIs and machine checks, 3 keeps the floor.
+    pub const VERSION: u32 = 3;
     /// The oldest layout that can be taken over: the pen is as old as the machine.
     const OLDEST: u32 = 1;
 
@@ -205,6 +217,7 @@ impl Pen {
                 machine_checks_told: AtomicU64::new(0),
                 machine_check_place: AtomicU64::new(0),
                 machine_check_status: AtomicU64::new(0),
+                floor: AtomicU64::new(0),
             };
         }
         Self { header }
@@ -353,6 +366,59 @@ unsafe fn map_everything(level4: *mut u64, level3: *mut u64, level2: *mut u64) {
                     .add(index)
                     .write((index as u64) << 30 | LARGE | PRESENT_WRITABLE);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::core_id::MAX_CORES;
+    use super::*;
+    use crate::memory::chunks::{CHUNK_BYTES, ChunkMap, Owner};
+
+    fn header() -> Header {
+        // SAFETY: numbers and atomic numbers alone, for all of which zero is a value.
+        unsafe { core::mem::zeroed() }
+    }
+
+    #[test]
+    fn the_floor_never_falls() {
+        let header = header();
+        assert_eq!(header.floor(), 0);
+        for (version, floor) in [(3, 3), (2, 3), (0, 3), (u64::MAX, u64::MAX), (4, u64::MAX)] {
+            header.raise_floor(version);
+            assert_eq!(header.floor(), floor);
+        }
+    }
+
+    /// A pen of an older version is taken over with its page as it is: a field that is new must lie in what was unused.
+    #[test]
+    fn all_fields_lie_before_the_code() {
+        assert!(size_of::<Header>() <= CODE_OFFSET);
+    }
+
+    /// Images, heaps and page tables are made of chunks of this map, and the pen lies in none of them.
+    #[test]
+    fn no_image_is_ever_given_memory_of_the_pen() {
+        assert!(Pen::ADDRESS + Pen::bytes(MAX_CORES) <= CHUNK_BYTES);
+        // Whatever a memory map claims.
+        for regions in [
+            &[(0, 64 * CHUNK_BYTES)][..],
+            &[(0, 0xa_0000), (0x10_0000, 64 * CHUNK_BYTES)],
+            &[(Pen::ADDRESS, 64 * CHUNK_BYTES)],
+        ] {
+            for random in 0..200 {
+                let mut map = ChunkMap::new(regions);
+                let run = map
+                    .take_run(1 + random % 3, Owner::Staged, 4 << 30, random)
+                    .expect("there is room");
+                assert!(run.start >= CHUNK_BYTES, "{run:#x?}");
+            }
+            let mut map = ChunkMap::new(regions);
+            assert!(
+                map.mark(&(Pen::ADDRESS..Pen::ADDRESS + 4096), Owner::Own)
+                    .is_err()
+            );
         }
     }
 }

@@ -4,6 +4,7 @@ use super::handover::{
     self, ChunkRange, Essentials, HandedCore, Handover, NeighbourRecord, NetworkRecord, PenPlace, Predecessor,
 };
 use super::machine::Machine;
+use super::measured::Measurements;
 use super::timeline::Timeline;
 use crate::confidential::private;
 use crate::cpu::pen::Pen;
@@ -48,8 +49,14 @@ impl Essentials {
 }
 
 impl Handover {
-    /// What this instar tells its successor. `quiesce` is when it began to; the end is noted in the pen.
-    pub(super) fn compose(machine: &Machine, timeline: &Timeline, quiesce: Instant) -> Self {
+    /// What this instar tells its successor. `quiesce` is when it began to; the end is noted in the pen. `measurements` are
+    /// those with the successor.
+    pub(super) fn compose(
+        machine: &Machine,
+        timeline: &Timeline,
+        quiesce: Instant,
+        measurements: &Measurements,
+    ) -> Self {
         let me = identity();
         let clock = time::calibration();
         let online = current::online();
@@ -61,7 +68,8 @@ impl Handover {
             start: range.start,
             end: range.end,
         };
-        let (floor, replacements) = machine.with(|state| (state.floor, state.replacements));
+        let (replacements, history) =
+            machine.with(|state| (state.replacements, state.history.past().to_vec()));
         Self {
             format: handover::FORMAT,
             generation: me.generation,
@@ -74,7 +82,7 @@ impl Handover {
             tsc_at_boot: clock.tsc_at_boot,
             tsc_hz: clock.tsc_hz,
             apic_hz: clock.apic_hz,
-            floor,
+            floor: machine.floor(),
             host_id: machine.host_id().into(),
             network: machine.network.configuration().map(network),
             pen: PenPlace {
@@ -92,6 +100,8 @@ impl Handover {
                 .collect(),
             replacements,
             private: private::to_hand_over(),
+            measurements: measurements.clone(),
+            history,
         }
     }
 }

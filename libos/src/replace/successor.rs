@@ -47,9 +47,15 @@ pub(crate) async fn finish(machine: &'static Machine, handover: Option<Handover>
         timeline.outcome = Outcome::Committed;
         timeline.record(Phase::Commit, identity().generation, commit.0, time::now().0);
     }
+    // Not before: an image that gives the machine back has not raised it.
+    if let Some(pen) = stop::pen() {
+        pen.header().raise_floor(identity().manifest().security_version);
+    }
     machine.with(|state| {
         state.replacements += 1;
-        state.floor = state.floor.max(identity().manifest().security_version);
+        if let Some(timeline) = &timeline {
+            state.history.note(timeline, "");
+        }
         state.last = timeline.clone();
         state.activity = Activity::Serving;
     });
@@ -73,6 +79,7 @@ pub(crate) async fn finish(machine: &'static Machine, handover: Option<Handover>
         ),
     }
     machine.with(|state| {
+        state.history.note(&timeline, "");
         // A failed replacement since the commit is the newer story.
         if state
             .last

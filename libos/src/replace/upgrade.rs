@@ -13,6 +13,8 @@ use super::early_flush;
 use super::error::{Code, Refusal};
 use super::handover::{self, Handover, PARAMETER_BYTES, PrivateRange};
 use super::machine::Machine;
+use super::measured::{Event, Measurements};
+use super::order::{CommitBy, Trial};
 use super::stage::Staged;
 use super::timeline::{Outcome, Phase, Timeline};
 use crate::confidential::module::Left;
@@ -32,8 +34,22 @@ const LINGER: Duration = Duration::from_millis(5);
 /// Replaces this instar by `staged`. Returns only if the replacement failed.
 ///
 /// All the work is done on the core that it is called on, while core 0 serves; only the last steps are core 0's.
-pub(super) async fn replace(machine: &'static Machine, mut staged: Staged, mut timeline: Timeline) {
-    info!("replacing {} by {}", timeline.from, timeline.to);
+pub(super) async fn replace(
+    machine: &'static Machine,
+    mut staged: Staged,
+    mut timeline: Timeline,
+    trial: Trial,
+) {
+    info!(
+        "replacing {} by {}, on trial for {} ms, committed by {}",
+        timeline.from,
+        timeline.to,
+        trial.deadline_ns / 1_000_000,
+        match trial.commit {
+            CommitBy::Auto => "itself",
+            CommitBy::Order => "an order",
+        }
+    );
     sink::replacement_begins(machine, &timeline);
     let problem = attempt(machine, &mut staged, &mut timeline).await;
     error!(
@@ -44,7 +60,7 @@ pub(super) async fn replace(machine: &'static Machine, mut staged: Staged, mut t
     );
     timeline.outcome = Outcome::Failed;
     sink::replacement_failed(&timeline, &problem);
-    machine.take_back(staged, timeline);
+    machine.take_back(staged, timeline, &problem);
 }
 
 /// All from the order to the jump. Returns only if there was none, and why.
@@ -59,9 +75,11 @@ async fn attempt(machine: &'static Machine, staged: &mut Staged, timeline: &mut 
     machine.network.stop_accepting();
     drain(machine).await;
     let problem = match prepare(machine, staged, timeline, quiesce) {
-        Ok(boot_info) => {
+        Ok((boot_info, measurements)) => {
             network::cut_off_others();
             let jump = Jump {
+                machine,
+                measurements,
                 flush: machine.flush_decision().permit(),
                 entry: staged.loaded.entry,
                 boot_info,
@@ -124,15 +142,18 @@ async fn drain(machine: &Machine) {
     sleep(Duration::from_millis(1)).await;
 }
 
-/// Writes everything that the successor is told into its memory. Returns the address of its boot information.
+/// Writes everything that the successor is told into its memory. Returns the address of its boot information, and what this
+/// machine has run, with the successor.
 fn prepare(
     machine: &Machine,
     staged: &mut Staged,
     timeline: &Timeline,
     quiesce: time::Instant,
-) -> Result<u64, Refusal> {
+) -> Result<(u64, Measurements), Refusal> {
     let failed = |message| Refusal::new(Code::StopFailed, message);
-    let handover = Handover::compose(machine, timeline, quiesce);
+    let event = Event::new(&staged.manifest, &staged.manifest_text, identity().generation + 1);
+    let measurements = machine.with(|state| state.measurements.extended(event));
+    let handover = Handover::compose(machine, timeline, quiesce, &measurements);
     let record = handover::encode(&handover).map_err(|error| failed(format!("{error}")))?;
     let area = staged.layout.parameters.clone();
     let base = staged.chunks.range().start;
@@ -157,9 +178,10 @@ fn prepare(
             start: record_start,
             end: record_start + record.len() as u64,
         }),
+        measurement: Some(measurements.chain()),
     };
     boot::write(&parameters, &staged.loaded, tree_part, area.start)
-        .map(|written| written.boot_info_address)
+        .map(|written| (written.boot_info_address, measurements))
         .map_err(|error| failed(format!("{error}")))
 }
 
@@ -188,6 +210,9 @@ fn machine_region(range: &core::ops::Range<u64>) -> Region {
 
 /// All that the last steps need: nothing is looked up any more.
 struct Jump {
+    machine: &'static Machine,
+    /// With the successor.
+    measurements: Measurements,
     flush: Option<HostFlush>,
     entry: u64,
     boot_info: u64,
@@ -201,6 +226,13 @@ impl Jump {
         let Some(pen) = stop::pen() else {
             return failed(String::from("there is no pen to stop the cores in"));
         };
+        // Measured before it runs: whatever becomes of it, it has run. Not later, when a core may have been stopped that was
+        // looking at the state.
+        let measured = |measurements| {
+            self.machine
+                .with(|state| core::mem::replace(&mut state.measurements, measurements))
+        };
+        let before = measured(self.measurements);
         let (marks, relaxed) = (pen.header(), core::sync::atomic::Ordering::Relaxed);
         marks.network_off.store(tsc(), relaxed);
         network::shut_down();
@@ -215,6 +247,7 @@ impl Jump {
             }
             Err(problem) => {
                 interrupts::enable();
+                measured(before);
                 if let Err(card) = network::init() {
                     error!("the network did not come back: {card}");
                 }
