@@ -8,17 +8,21 @@ use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 
+use super::error::{Code, Refusal};
 use super::handover::Trial;
+use super::machine::Machine;
 use crate::confidential::policy::{FlushPolicy, decide};
 use crate::cpu::pen::{Cause, Pen};
 use crate::cpu::registers::tsc;
 use crate::cpu::time::{self, Instant};
 use crate::cpu::{CoreId, MAX_CORES, current, stop};
+use crate::task::{sleep, spawn};
 
-/// How long a successor may be on trial if the order does not say.
-pub const DEADLINE: Duration = Duration::from_secs(30);
 /// How long a core may be kept from its tasks before it counts as hung.
 pub const HANG: Duration = Duration::from_secs(2);
+
+/// How long the answer to an order to go back may take to leave.
+const ANSWER: Duration = Duration::from_millis(20);
 
 static ON_TRIAL: AtomicBool = AtomicBool::new(false);
 /// Machine time, in nanoseconds.
@@ -105,4 +109,47 @@ pub(crate) fn give_back(cause: Cause, text: fmt::Arguments<'_>) {
         pen.write_epitaph(noticed, cause, current::id(), text);
     }
     stop::give_back(pen);
+}
+
+/// Whether an order to commit has come.
+static COMMIT_ORDERED: AtomicBool = AtomicBool::new(false);
+
+/// Ends the trial: this instar stays.
+///
+/// # Errors
+/// `not-on-trial`.
+pub(super) fn order_commit(_: &Machine) -> Result<(), Refusal> {
+    if !is_on_trial() {
+        return Err(not_on_trial());
+    }
+    COMMIT_ORDERED.store(true, Ordering::SeqCst);
+    Ok(())
+}
+
+/// Has [`order_commit`] been called?
+pub(super) fn commit_is_ordered() -> bool {
+    COMMIT_ORDERED.load(Ordering::SeqCst)
+}
+
+/// Ends the trial: the predecessor gets the machine back, when the order has been answered.
+///
+/// # Errors
+/// `not-on-trial`.
+pub(super) fn order_rollback(_: &Machine) -> Result<(), Refusal> {
+    if !is_on_trial() {
+        return Err(not_on_trial());
+    }
+    spawn(async {
+        sleep(ANSWER).await;
+        give_back(Cause::Order, format_args!("an order"));
+    })
+    .detach();
+    Ok(())
+}
+
+fn not_on_trial() -> Refusal {
+    Refusal::new(
+        Code::NotOnTrial,
+        "the running image is not on trial: there is nothing to commit, and nobody to give the machine back to",
+    )
 }

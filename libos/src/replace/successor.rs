@@ -50,6 +50,13 @@ pub(crate) async fn finish(machine: &'static Machine, handover: Option<Handover>
         warn!("this successor is not well, and there is no way back: {reason}");
         interrupts::enable();
     }
+    let by_order = handover
+        .as_ref()
+        .and_then(|handover| handover.trial)
+        .is_some_and(|trial| trial.by_order);
+    while by_order && !probation::commit_is_ordered() {
+        sleep(Duration::from_millis(5)).await;
+    }
     let commit = time::now();
     probation::commit();
     take_over(memory::ranges_of(Owner::Predecessor)).await;
@@ -57,9 +64,15 @@ pub(crate) async fn finish(machine: &'static Machine, handover: Option<Handover>
         timeline.outcome = Outcome::Committed;
         timeline.record(Phase::Commit, identity().generation, commit.0, time::now().0);
     }
+    // Not before: an image that gives the machine back has not raised it.
+    if let Some(pen) = stop::pen() {
+        pen.header().raise_floor(identity().manifest().security_version);
+    }
     machine.with(|state| {
         state.replacements += 1;
-        state.floor = state.floor.max(identity().manifest().security_version);
+        if let Some(timeline) = &timeline {
+            state.history.note(timeline, "");
+        }
         state.last = timeline.clone();
         state.activity = Activity::Serving;
     });
@@ -83,6 +96,7 @@ pub(crate) async fn finish(machine: &'static Machine, handover: Option<Handover>
         ),
     }
     machine.with(|state| {
+        state.history.note(&timeline, "");
         // A failed replacement since the commit is the newer story.
         if state
             .last
