@@ -33,6 +33,12 @@ impl Facts {
         )
     }
 
+    /// Any order, with more lines.
+    #[must_use]
+    pub fn order(&self, action: &str, more: &str, operator: &SecretKey) -> Vec<u8> {
+        signed(&(self.text(action) + more), operator)
+    }
+
     /// The order to replace: what is to be posted.
     #[must_use]
     pub fn replace(&self, operator: &SecretKey) -> Vec<u8> {
