@@ -4,7 +4,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
-use smoltcp::phy::{Device, DeviceCapabilities, RxToken};
+use smoltcp::phy::{Device, DeviceCapabilities, RxToken, TxToken};
 use smoltcp::socket::{dhcpv4, dns, udp};
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{
@@ -12,6 +12,7 @@ use smoltcp::wire::{
     HardwareAddress, IpAddress, IpCidr, Ipv4Cidr,
 };
 
+use super::across::{ACKNOWLEDGED, Kept, Predecessors, QUESTION, question};
 use super::backlog::Backlog;
 use super::configuration::{Addressing, Configuration, ConfigurationError, Origin, initial, is_host};
 use super::port::{Counters, DeviceWire, Neighbour, NoWire, Port, ReplyWire, Watch, Wire};
@@ -74,6 +75,14 @@ pub struct Stack {
     /// Woken when there is an address.
     pub(super) configured: Vec<core::task::Waker>,
     stuck: bool,
+    /// What comes for these connections is not this instar's.
+    pub(super) predecessors: Predecessors,
+    /// What is still to be asked of peers whose connections are over: see [`question`].
+    over: Vec<(Kept, u32)>,
+    /// Time stands still here since then.
+    standing: Option<Instant>,
+    /// How long it has stood still in all: what the device's time is ahead of the interface's.
+    stood: Duration,
 }
 
 impl Stack {
@@ -124,6 +133,10 @@ impl Stack {
             current: None,
             configured: Vec::new(),
             stuck: false,
+            predecessors: Predecessors::default(),
+            over: Vec::new(),
+            standing: None,
+            stood: Duration::ZERO,
         };
         match &initial {
             None => stack.dhcp_at = Some(now),
@@ -168,10 +181,43 @@ impl Stack {
         stats
     }
 
+    /// From `now` on nobody polls, and no time passes for connections: their peers cannot be heard, so that their silence
+    /// means nothing.
+    pub fn stand_still(&mut self, now: Instant) {
+        self.standing.get_or_insert(now);
+    }
+
+    /// The end of [`Stack::stand_still`]: all timers have as long to go as they had then.
+    pub fn go_on(&mut self, now: Instant) {
+        if let Some(since) = self.standing.take() {
+            self.stood += now - since;
+        }
+    }
+
+    /// The time that has passed for the interface, its sockets and the backlog.
+    fn own_time(&self, now: Instant) -> Instant {
+        self.standing.unwrap_or(now) - self.stood
+    }
+
+    /// Before the first poll: these connections are a predecessor's, who may come back to them.
+    pub fn leave_alone(&mut self, kept: Vec<Kept>) {
+        self.predecessors = Predecessors::new(kept);
+    }
+
+    /// The predecessor does not come back: its connections are over, and their peers are told.
+    pub fn forget_kept(&mut self) {
+        let over = self.predecessors.forget().into_iter();
+        self.over = over
+            .flat_map(|kept| ACKNOWLEDGED.map(|number| (kept, number)))
+            .collect();
+    }
+
     /// Receives and sends one bounded batch of frames; `now` never goes back.
     ///
     /// True if there is more to do at once.
     pub fn poll<D: Device>(&mut self, now: Instant, device: &mut D) -> bool {
+        self.watch.now = now;
+        let now = self.own_time(now);
         self.begin(now);
         let mut received = 0;
         while received < BATCH {
@@ -186,7 +232,6 @@ impl Stack {
     }
 
     fn begin(&mut self, now: Instant) {
-        self.watch.now = now;
         if self.dhcp.is_none() && self.dhcp_at.is_some_and(|at| at <= now) {
             self.dhcp = Some(self.sockets.add(dhcp_socket()));
         }
@@ -196,6 +241,10 @@ impl Stack {
         self.watch.counters.rx_frames += 1;
         self.watch.counters.rx_bytes += frame.len() as u64;
         let own = self.current.as_ref().map(|current| current.address);
+        if self.predecessors.own(own, frame) {
+            self.watch.counters.rx_dropped += 1;
+            return;
+        }
         let request = self.backlog.admit(&mut self.sockets, own, frame);
         if request == Some(false) {
             self.watch.counters.rx_dropped += 1;
@@ -217,13 +266,14 @@ impl Stack {
         self.iface.poll_maintenance(now);
         self.follow_dhcp();
         self.backlog.sweep(&mut self.sockets, now);
+        let busy = self.watch.counters.tx_busy;
+        self.tell_peers(now, wire);
         let mut port = Port {
             capabilities: &self.capabilities,
             frame: None,
             wire,
             watch: &mut self.watch,
         };
-        let busy = port.watch.counters.tx_busy;
         let mut rounds = 0;
         while rounds < BATCH
             && self.iface.poll_egress(now, &mut port, &mut self.sockets)
@@ -239,13 +289,44 @@ impl Stack {
 
     /// When to poll next if nothing happens before; `None` if nothing is due.
     pub fn poll_at(&mut self, now: Instant) -> Option<Instant> {
+        let device_now = now;
+        let now = self.own_time(now);
         let mut at = self.iface.poll_at(now, &self.sockets);
+        if !self.over.is_empty() {
+            at = Some(now);
+        }
         if self.stuck {
             // Some devices say when there is room again, some do not.
             at = at.map(|at| at.max(now + BUSY_DELAY));
         }
         let start = self.dhcp_at.filter(|_| self.dhcp.is_none());
-        [at, start, self.backlog.poll_at()].into_iter().flatten().min()
+        let at = [at, start, self.backlog.poll_at()].into_iter().flatten().min();
+        at.map(|at| at + (device_now - now))
+    }
+
+    /// Asks the peers of connections that are over, so that they find out. One whose hardware address is not known finds out
+    /// when it next says something.
+    fn tell_peers(&mut self, now: Instant, wire: &mut dyn Wire) {
+        let Some(own) = self.current.as_ref().map(|current| current.address) else {
+            self.over.clear();
+            return;
+        };
+        while let Some((kept, acknowledged)) = self.over.last().copied() {
+            let number = (self.random() >> 32) as u32;
+            let mut port = Port {
+                capabilities: &self.capabilities,
+                frame: None,
+                wire,
+                watch: &mut self.watch,
+            };
+            if let Some(mac) = port.watch.hardware_address(*kept.peer.ip()) {
+                let hardware = (EthernetAddress(self.mac), EthernetAddress(mac));
+                let Some(room) = port.transmit(now) else { return };
+                let frame = question(&kept, own, hardware, number, acknowledged);
+                room.consume(QUESTION, |buffer| buffer.copy_from_slice(&frame));
+            }
+            self.over.pop();
+        }
     }
 
     fn follow_dhcp(&mut self) {

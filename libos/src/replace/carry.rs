@@ -1,7 +1,11 @@
 //! Between the handover record and the running instar.
 
+use alloc::vec::Vec;
+use core::net::SocketAddrV4;
+
 use super::handover::{
-    self, ChunkRange, Essentials, HandedCore, Handover, NeighbourRecord, NetworkRecord, PenPlace, Predecessor,
+    self, ChunkRange, Essentials, HandedCore, Handover, KeptRecord, NeighbourRecord, NetworkRecord, PenPlace,
+    Predecessor,
 };
 use super::machine::Machine;
 use super::timeline::Timeline;
@@ -10,7 +14,7 @@ use crate::cpu::pen::Pen;
 use crate::cpu::time::{self, Calibration, Instant};
 use crate::cpu::{current, stop};
 use crate::memory::{self, chunks::Owner};
-use crate::net::{Configuration, Neighbour, Origin};
+use crate::net::{Configuration, Kept, Neighbour, Origin};
 use crate::start::identity;
 use crate::telemetry::sink;
 
@@ -45,11 +49,21 @@ impl Essentials {
                 .collect(),
         })
     }
+
+    /// The connections that the predecessor may come back to.
+    pub fn kept(&self) -> Vec<Kept> {
+        let kept = self.kept.iter().map(|record| Kept {
+            peer: SocketAddrV4::new(record.address, record.remote_port),
+            port: record.local_port,
+        });
+        kept.collect()
+    }
 }
 
 impl Handover {
-    /// What this instar tells its successor. `quiesce` is when it began to; the end is noted in the pen.
-    pub(super) fn compose(machine: &Machine, timeline: &Timeline, quiesce: Instant) -> Self {
+    /// What this instar tells its successor. `quiesce` is when it began to; the end is noted in the pen. `kept` are the
+    /// connections that are still open.
+    pub(super) fn compose(machine: &Machine, timeline: &Timeline, quiesce: Instant, kept: &[Kept]) -> Self {
         let me = identity();
         let clock = time::calibration();
         let online = current::online();
@@ -92,7 +106,16 @@ impl Handover {
                 .collect(),
             replacements,
             private: private::to_hand_over(),
+            kept: kept.iter().map(connection).collect(),
         }
+    }
+}
+
+fn connection(kept: &Kept) -> KeptRecord {
+    KeptRecord {
+        address: *kept.peer.ip(),
+        remote_port: kept.peer.port(),
+        local_port: kept.port,
     }
 }
 

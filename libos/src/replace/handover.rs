@@ -31,6 +31,7 @@ use super::bounded;
 use super::timeline::{MAX_FLUSHES, MAX_VERSION, Timeline};
 use crate::command_line::MAX_HOST_ID;
 use crate::confidential::ledger::MAX_RECORDS;
+use crate::net::MAX_KEPT;
 
 /// Room for everything that a successor is told, in bytes: the record in the upper half, the device tree in the lower.
 pub const PARAMETER_BYTES: u64 = 256 * 1024;
@@ -210,6 +211,21 @@ pub struct PrivateRange {
     pub purpose: u8,
 }
 
+/// A TCP connection that the writer keeps, in case that it has to go on. Until its commit a successor drops what comes for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct KeptRecord {
+    /// The other end's address.
+    #[n(0)]
+    pub address: Ipv4Addr,
+    /// The other end's port.
+    #[n(1)]
+    pub remote_port: u16,
+    /// The port at this end.
+    #[n(2)]
+    pub local_port: u16,
+}
+
 /// What an instar tells its successor.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
@@ -290,6 +306,14 @@ pub struct Handover {
         decode_with = "bounded::list::<_, _, MAX_RECORDS>"
     )]
     pub private: Vec<PrivateRange>,
+    /// TCP connections that the writer keeps.
+    #[cbor(
+        n(19),
+        default,
+        encode_with = "bounded::write_list",
+        decode_with = "bounded::list::<_, _, MAX_KEPT>"
+    )]
+    pub kept: Vec<KeptRecord>,
 }
 
 fn encode_undelivered<C, W: Write>(
@@ -389,6 +413,8 @@ pub struct Essentials {
     pub predecessor_chunks: Vec<ChunkRange>,
     #[cbor(n(17), default, decode_with = "bounded::list::<_, _, MAX_RECORDS>")]
     pub private: Vec<PrivateRange>,
+    #[cbor(n(19), default, decode_with = "bounded::list::<_, _, MAX_KEPT>")]
+    pub kept: Vec<KeptRecord>,
 }
 
 /// Reads what a successor needs at once. Bytes behind the record are not looked at.

@@ -42,6 +42,8 @@ pub(crate) async fn finish(machine: &'static Machine, handover: Option<Handover>
     let mut first_answer = wait_for_first_answer(machine, up + FIRST_ANSWER).await;
 
     let commit = time::now();
+    // The predecessor does not come back to the connections that it kept.
+    machine.network.forget_kept();
     take_over(memory::ranges_of(Owner::Predecessor)).await;
     if let Some(timeline) = &mut timeline {
         timeline.outcome = Outcome::Committed;

@@ -15,11 +15,13 @@ use super::handover::{self, Handover, PARAMETER_BYTES, PrivateRange};
 use super::machine::Machine;
 use super::stage::Staged;
 use super::timeline::{Outcome, Phase, Timeline};
+use crate::clock::Clock;
 use crate::confidential::module::Left;
 use crate::confidential::{self, policy::HostFlush, private};
 use crate::cpu::{CoreId, registers::tsc, stop, time};
 use crate::device::{network, serial};
 use crate::memory::{CHUNK, regions};
+use crate::net::{Kept, Shared, Timer};
 use crate::start::identity;
 use crate::task::{sleep, spawn_on};
 use crate::telemetry::sink;
@@ -57,8 +59,8 @@ async fn attempt(machine: &'static Machine, staged: &mut Staged, timeline: &mut 
     };
     let quiesce = time::now();
     machine.network.stop_accepting();
-    drain(machine).await;
-    let problem = match prepare(machine, staged, timeline, quiesce) {
+    let kept = drain(machine).await;
+    let problem = match prepare(machine, staged, timeline, quiesce, &kept) {
         Ok(boot_info) => {
             network::cut_off_others();
             let jump = Jump {
@@ -66,6 +68,7 @@ async fn attempt(machine: &'static Machine, staged: &mut Staged, timeline: &mut 
                 entry: staged.loaded.entry,
                 boot_info,
                 stack: staged.layout.stack.start,
+                network: machine.network,
             };
             spawn_on(CoreId::BOOT, async move { jump.now() }).await
         }
@@ -101,8 +104,9 @@ async fn leave_private(machine: &Machine, timeline: &mut Timeline) -> Result<pri
     Ok(all)
 }
 
-/// Lets requests under way be answered, then resets what is left, so that no peer waits for a connection that is gone.
-async fn drain(machine: &Machine) {
+/// Lets requests under way be answered, then resets what is not to be kept, so that no peer waits for a connection that is
+/// gone. Returns what is kept.
+async fn drain(machine: &Machine) -> Vec<Kept> {
     let deadline = time::now() + DRAIN;
     // Not before something was unsent: the answer to the order itself may not have been written yet.
     let mut silent_since = None;
@@ -111,7 +115,7 @@ async fn drain(machine: &Machine) {
         if stats.unsent > 0 {
             silent_since = Some(now);
         }
-        if stats.connections == 0
+        if machine.network.leaving() == 0
             || now >= deadline
             || silent_since.is_some_and(|since| now - since >= LINGER)
         {
@@ -119,9 +123,10 @@ async fn drain(machine: &Machine) {
         }
         sleep(Duration::from_micros(500)).await;
     }
-    machine.network.abort_all();
+    let kept = machine.network.cut();
     // The network's task sends the resets.
     sleep(Duration::from_millis(1)).await;
+    kept
 }
 
 /// Writes everything that the successor is told into its memory. Returns the address of its boot information.
@@ -130,9 +135,10 @@ fn prepare(
     staged: &mut Staged,
     timeline: &Timeline,
     quiesce: time::Instant,
+    kept: &[Kept],
 ) -> Result<u64, Refusal> {
     let failed = |message| Refusal::new(Code::StopFailed, message);
-    let handover = Handover::compose(machine, timeline, quiesce);
+    let handover = Handover::compose(machine, timeline, quiesce, kept);
     let record = handover::encode(&handover).map_err(|error| failed(format!("{error}")))?;
     let area = staged.layout.parameters.clone();
     let base = staged.chunks.range().start;
@@ -192,6 +198,7 @@ struct Jump {
     entry: u64,
     boot_info: u64,
     stack: u64,
+    network: &'static Shared,
 }
 
 impl Jump {
@@ -203,6 +210,8 @@ impl Jump {
         };
         let (marks, relaxed) = (pen.header(), core::sync::atomic::Ordering::Relaxed);
         marks.network_off.store(tsc(), relaxed);
+        // The peers of connections that are kept cannot be heard any more: their silence must not be counted.
+        self.network.stand_still(Clock.now());
         network::shut_down();
         interrupts::disable();
         marks.stop_start.store(tsc(), relaxed);
@@ -218,6 +227,7 @@ impl Jump {
                 if let Err(card) = network::init() {
                     error!("the network did not come back: {card}");
                 }
+                self.network.go_on(Clock.now());
                 failed(format!("{problem}"))
             }
         }

@@ -1,5 +1,6 @@
 //! Two stacks joined by memory.
 
+mod across;
 mod address;
 mod frames;
 mod hostile;

@@ -70,6 +70,15 @@ fn record() -> Handover {
         undelivered: [(2, [1, 2, 3].to_vec()), (0, Vec::new())].to_vec(),
         replacements: 4,
         private: [private(7, 8), private(8, 11)].to_vec(),
+        kept: [kept(40_000)].to_vec(),
+    }
+}
+
+fn kept(remote_port: u16) -> KeptRecord {
+    KeptRecord {
+        address: Ipv4Addr::new(10, 0, 2, 2),
+        remote_port,
+        local_port: 7,
     }
 }
 
@@ -151,11 +160,11 @@ fn headers_say_what_is_wrong() {
 
 #[test]
 fn a_newer_record_is_read_if_it_may_be() {
-    // The outer map's head for 18 fields is one byte, 0xb2; a newer writer has two more, one of them deep.
+    // The outer map's head for 19 fields is one byte, 0xb3; a newer writer has two more, one of them deep.
     let good = encode(&record()).expect("encodes");
-    assert_eq!(good[HEADER], 0xb2);
+    assert_eq!(good[HEADER], 0xb3);
     let newer = [
-        &[0xb4],
+        &[0xb5],
         &good[HEADER + 1..],
         &[0x18, 200, 0x82, 1, 0xa1, 0x61, b'x', 0xf6],
         &[0x18, 201, 0x9f, 1, 0xff],
@@ -181,8 +190,8 @@ fn what_has_a_default_may_be_missing_and_nothing_else() {
     }
     starts.push(body.len());
     for field in 0..starts.len() - 1 {
-        let without = [&[0xb1], &body[1..starts[field]], &body[starts[field + 1]..]].concat();
-        let optional = matches!(field, 9 | 14..=17);
+        let without = [&[0xb2], &body[1..starts[field]], &body[starts[field + 1]..]].concat();
+        let optional = matches!(field, 9 | 14..=18);
         assert_eq!(
             decode(&sealed(&without)).is_ok(),
             optional,
@@ -274,6 +283,7 @@ fn nothing_above_its_limit_is_written() {
     assert!(malformed(|it| it.private = (100..=100 + MAX_RECORDS as u64)
         .map(|at| private(at, at + 1))
         .collect()));
+    assert!(malformed(|it| it.kept = (0..=MAX_KEPT as u16).map(kept).collect()));
     assert!(malformed(|it| it.cores = (0..2000)
         .map(|apic_id| HandedCore {
             apic_id,
@@ -313,6 +323,7 @@ fn the_largest_machine_fits() {
             ..private((1 << 30) + at * 2, (1 << 30) + at * 2 + 1)
         })
         .collect();
+    handover.kept = alloc::vec![kept(u16::MAX); MAX_KEPT];
     for at in 0..100 {
         handover
             .timeline
@@ -363,6 +374,7 @@ prop_compose! {
         spans in vec((0_u8..14, any::<u32>(), any::<u64>(), any::<u64>()), 0..=64),
         undelivered in vec((any::<u8>(), vec(any::<u8>(), 0..50)), 0..20),
         private in vec((0_u64..10, 1_u64..1 << 10, 1..=u32::MAX, any::<u8>()), 0..20),
+        kept in vec((any::<[u8; 4]>(), any::<u16>(), any::<u16>()), 0..=MAX_KEPT),
     ) -> Handover {
         let mut handover = record();
         let [unix_at_boot, tsc_at_boot, floor, quiesce_ns, replacements, pen] = numbers;
@@ -383,6 +395,9 @@ prop_compose! {
         }).collect();
         Handover {
             private,
+            kept: kept.into_iter().map(|(address, remote_port, local_port)| KeptRecord {
+                address: address.into(), remote_port, local_port,
+            }).collect(),
             generation, unix_at_boot, tsc_at_boot, floor, quiesce_ns, replacements, network, undelivered,
             tsc_hz: hz.0, apic_hz: hz.1, host_id: texts.2,
             pen: PenPlace { base, ..handover.pen },
