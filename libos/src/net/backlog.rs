@@ -4,6 +4,8 @@
 //! keeps several sockets waiting. A request that finds none free is dropped without an answer, so that the peer asks
 //! again a second later, when there may be room, or a successor.
 
+mod stopping;
+
 use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -16,10 +18,10 @@ use smoltcp::socket::tcp::{self, State};
 use smoltcp::time::{Duration, Instant};
 
 use super::BindError;
-use super::across::{Across, Fate, Kept, MAX_KEPT, fate};
+use super::across::Across;
 use super::port::connection_request;
 use super::stack::{Limits, Stats};
-use super::tcp::{TcpOptions, address_of};
+use super::tcp::TcpOptions;
 
 /// A peer that does not complete its handshake is given up after this.
 const HALF_OPEN: Duration = Duration::from_secs(5);
@@ -352,58 +354,6 @@ impl Backlog {
     /// When the next connection has taken too long to close.
     pub fn poll_at(&self) -> Option<Instant> {
         self.closing.front().map(|closing| closing.deadline)
-    }
-
-    /// Whether requests for connections are answered.
-    pub fn accepts(&self) -> bool {
-        self.accepting
-    }
-
-    pub fn set_accepting(&mut self, accepting: bool) {
-        self.accepting = accepting;
-        if !accepting {
-            let waiting = self.entries.iter_mut().filter_map(|entry| entry.waits.take());
-            waiting.for_each(Waker::wake);
-        }
-    }
-
-    /// Wakes who waits for a peer's next request when the network begins to stop.
-    pub fn tell_when_stopping(&mut self, handle: SocketHandle, waker: &Waker) {
-        let entry = self.entries.iter_mut().find(|entry| entry.handle == handle);
-        if let Some(entry) = entry {
-            entry.waits = Some(waker.clone());
-        }
-    }
-
-    /// Accepted connections that [`Backlog::cut`] would reset now.
-    pub fn leaving(&self, sockets: &SocketSet<'static>) -> usize {
-        let leaving = |entry: &&Entry| {
-            let socket = sockets.get::<tcp::Socket>(entry.handle);
-            entry.end == End::Accepts
-                && socket.state() != State::SynReceived
-                && fate(socket.state(), entry.across, socket.send_queue()) == Fate::Reset
-        };
-        self.entries.iter().filter(leaving).count()
-    }
-
-    /// Resets every connection that is not to be kept, and returns those that are.
-    pub fn cut(&mut self, sockets: &mut SocketSet<'static>) -> Vec<Kept> {
-        let mut kept = Vec::new();
-        for entry in &self.entries {
-            let socket = sockets.get_mut::<tcp::Socket>(entry.handle);
-            match fate(socket.state(), entry.across, socket.send_queue()) {
-                Fate::Leave => {}
-                Fate::Keep if kept.len() < MAX_KEPT => {
-                    let ends = socket.remote_endpoint().zip(socket.local_endpoint());
-                    kept.extend(ends.map(|(peer, local)| Kept {
-                        peer: address_of(peer),
-                        port: local.port,
-                    }));
-                }
-                Fate::Keep | Fate::Reset => socket.abort(),
-            }
-        }
-        kept
     }
 
     pub fn count(&self, sockets: &SocketSet<'static>, stats: &mut Stats) {

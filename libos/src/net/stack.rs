@@ -1,10 +1,12 @@
 //! One network interface with its sockets: pure, the device and the time are arguments.
 
+mod across;
+
 use alloc::vec;
 use alloc::vec::Vec;
 
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
-use smoltcp::phy::{Device, DeviceCapabilities, RxToken, TxToken};
+use smoltcp::phy::{Device, DeviceCapabilities, RxToken};
 use smoltcp::socket::{dhcpv4, dns, udp};
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{
@@ -12,7 +14,7 @@ use smoltcp::wire::{
     HardwareAddress, IpAddress, IpCidr, Ipv4Cidr,
 };
 
-use super::across::{ACKNOWLEDGED, Kept, Predecessors, QUESTION, question};
+use super::across::{Kept, Predecessors};
 use super::backlog::Backlog;
 use super::configuration::{Addressing, Configuration, ConfigurationError, Origin, initial, is_host};
 use super::port::{Counters, DeviceWire, Neighbour, NoWire, Port, ReplyWire, Watch, Wire};
@@ -77,7 +79,7 @@ pub struct Stack {
     stuck: bool,
     /// What comes for these connections is not this instar's.
     pub(super) predecessors: Predecessors,
-    /// What is still to be asked of peers whose connections are over: see [`question`].
+    /// What is still to be asked of peers whose connections are over: peer, and a number to acknowledge.
     over: Vec<(Kept, u32)>,
     /// Time stands still here since then.
     standing: Option<Instant>,
@@ -181,37 +183,6 @@ impl Stack {
         stats
     }
 
-    /// From `now` on nobody polls, and no time passes for connections: their peers cannot be heard, so that their silence
-    /// means nothing.
-    pub fn stand_still(&mut self, now: Instant) {
-        self.standing.get_or_insert(now);
-    }
-
-    /// The end of [`Stack::stand_still`]: all timers have as long to go as they had then.
-    pub fn go_on(&mut self, now: Instant) {
-        if let Some(since) = self.standing.take() {
-            self.stood += now - since;
-        }
-    }
-
-    /// The time that has passed for the interface, its sockets and the backlog.
-    fn own_time(&self, now: Instant) -> Instant {
-        self.standing.unwrap_or(now) - self.stood
-    }
-
-    /// Before the first poll: these connections are a predecessor's, who may come back to them.
-    pub fn leave_alone(&mut self, kept: Vec<Kept>) {
-        self.predecessors = Predecessors::new(kept);
-    }
-
-    /// The predecessor does not come back: its connections are over, and their peers are told.
-    pub fn forget_kept(&mut self) {
-        let over = self.predecessors.forget().into_iter();
-        self.over = over
-            .flat_map(|kept| ACKNOWLEDGED.map(|number| (kept, number)))
-            .collect();
-    }
-
     /// Receives and sends one bounded batch of frames; `now` never goes back.
     ///
     /// True if there is more to do at once.
@@ -302,31 +273,6 @@ impl Stack {
         let start = self.dhcp_at.filter(|_| self.dhcp.is_none());
         let at = [at, start, self.backlog.poll_at()].into_iter().flatten().min();
         at.map(|at| at + (device_now - now))
-    }
-
-    /// Asks the peers of connections that are over, so that they find out. One whose hardware address is not known finds out
-    /// when it next says something.
-    fn tell_peers(&mut self, now: Instant, wire: &mut dyn Wire) {
-        let Some(own) = self.current.as_ref().map(|current| current.address) else {
-            self.over.clear();
-            return;
-        };
-        while let Some((kept, acknowledged)) = self.over.last().copied() {
-            let number = (self.random() >> 32) as u32;
-            let mut port = Port {
-                capabilities: &self.capabilities,
-                frame: None,
-                wire,
-                watch: &mut self.watch,
-            };
-            if let Some(mac) = port.watch.hardware_address(*kept.peer.ip()) {
-                let hardware = (EthernetAddress(self.mac), EthernetAddress(mac));
-                let Some(room) = port.transmit(now) else { return };
-                let frame = question(&kept, own, hardware, number, acknowledged);
-                room.consume(QUESTION, |buffer| buffer.copy_from_slice(&frame));
-            }
-            self.over.pop();
-        }
     }
 
     fn follow_dhcp(&mut self) {

@@ -193,6 +193,32 @@ fn a_peer_that_is_gone_is_given_up_after_the_way_back() {
 }
 
 #[test]
+fn timers_have_as_long_to_go_as_before() {
+    let (machine, world, a) = Machine::new();
+    let b = machine.instar(1, fixed(B));
+    echo(&world, b);
+    world.block_on(async {
+        let mut stream = connect(a, 7).await;
+        echoed(&mut stream, b"before").await.unwrap();
+        world.sleep(Duration::from_secs(5)).await;
+        machine.turn.set(0);
+        let due = |shared: &Shared| {
+            let now = world.clock.now();
+            shared.with(|stack| stack.poll_at(now)).unwrap() - now
+        };
+        let before = due(b);
+        assert!(
+            (Duration::from_secs(14)..Duration::from_secs(16)).contains(&before),
+            "{before}"
+        );
+        b.stand_still(world.clock.now());
+        world.sleep(TRIAL).await;
+        b.go_on(world.clock.now());
+        assert_eq!(due(b), before);
+    });
+}
+
+#[test]
 fn a_committed_successor_tells_the_peers() {
     let (machine, world, a) = Machine::new();
     let b = machine.instar(1, fixed(B));
@@ -238,7 +264,6 @@ fn a_peer_whose_address_nobody_knows_is_told_when_it_says_something() {
     });
 }
 
-/// A request for a kept connection's place is no other matter: it waits until the commit.
 #[test]
 fn only_what_is_kept_is_dropped() {
     let (machine, world, a) = Machine::new();
