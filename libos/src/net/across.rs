@@ -18,8 +18,8 @@ use smoltcp::wire::{
 /// What becomes of a connection when this instar is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Across {
-    /// It stays as it is: should the replacement fail, it goes on. If the successor is committed, it is reset then. One with
-    /// something unsent is reset before the jump, since its peer waits for the rest and would not ask.
+    /// It stays as it is: should the replacement fail, it goes on, with what it has not sent. If the successor is committed,
+    /// it is reset then.
     #[default]
     Keep,
     /// It is reset before the jump, unless it has been closed by then: for protocols whose clients connect again at once,
@@ -50,13 +50,13 @@ pub(super) enum Fate {
     Leave,
 }
 
-pub(super) fn fate(state: State, across: Across, unsent: usize) -> Fate {
+pub(super) fn fate(state: State, across: Across) -> Fate {
     match (state, across) {
         (State::Closed | State::Listen, _) => Fate::Leave,
         // The peer has all that was said, and knows that there is no more.
         (State::FinWait2 | State::TimeWait, _) => Fate::Leave,
-        (State::Established | State::CloseWait, Across::Keep) if unsent == 0 => Fate::Keep,
-        _ => Fate::Reset,
+        (State::SynSent | State::SynReceived, _) | (_, Across::Reset) => Fate::Reset,
+        (_, Across::Keep) => Fate::Keep,
     }
 }
 
@@ -183,26 +183,21 @@ mod tests {
     #[test]
     fn what_is_kept_reset_and_left() {
         use State::*;
-        for (state, across, unsent, expected) in [
-            (Established, Across::Keep, 0, Fate::Keep),
-            (CloseWait, Across::Keep, 0, Fate::Keep),
-            (Established, Across::Keep, 1, Fate::Reset),
-            (Established, Across::Reset, 0, Fate::Reset),
-            (CloseWait, Across::Reset, 0, Fate::Reset),
-            (SynReceived, Across::Keep, 0, Fate::Reset),
-            (SynSent, Across::Keep, 0, Fate::Reset),
-            (FinWait1, Across::Keep, 0, Fate::Reset),
-            (LastAck, Across::Reset, 0, Fate::Reset),
-            (FinWait2, Across::Reset, 0, Fate::Leave),
-            (TimeWait, Across::Keep, 0, Fate::Leave),
-            (Listen, Across::Reset, 0, Fate::Leave),
-            (Closed, Across::Keep, 0, Fate::Leave),
+        for (state, across, expected) in [
+            (Established, Across::Keep, Fate::Keep),
+            (CloseWait, Across::Keep, Fate::Keep),
+            (Established, Across::Reset, Fate::Reset),
+            (CloseWait, Across::Reset, Fate::Reset),
+            (SynReceived, Across::Keep, Fate::Reset),
+            (SynSent, Across::Keep, Fate::Reset),
+            (FinWait1, Across::Keep, Fate::Keep),
+            (LastAck, Across::Reset, Fate::Reset),
+            (FinWait2, Across::Reset, Fate::Leave),
+            (TimeWait, Across::Keep, Fate::Leave),
+            (Listen, Across::Reset, Fate::Leave),
+            (Closed, Across::Keep, Fate::Leave),
         ] {
-            assert_eq!(
-                fate(state, across, unsent),
-                expected,
-                "{state} {across:?} {unsent}"
-            );
+            assert_eq!(fate(state, across), expected, "{state} {across:?}");
         }
     }
 }

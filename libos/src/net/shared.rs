@@ -142,14 +142,17 @@ impl Shared {
         self.act(|stack| stack.backlog.set_accepting(true));
     }
 
-    /// Accepted connections that [`Shared::cut`] would reset now.
-    pub fn leaving(&self) -> usize {
-        self.with(|stack| stack.backlog.leaving(&stack.sockets))
+    /// [`Shared::cut`], if nobody has anything unsent and it would reset no client's connection.
+    pub fn cut_if_quiet(&self) -> Option<Vec<Kept>> {
+        self.act(|stack| {
+            let quiet = stack.backlog.is_quiet(&stack.sockets);
+            quiet.then(|| stack.backlog.cut(&mut stack.sockets))
+        })
     }
 
-    /// Resets every connection that is being opened, is not to be kept ([`Across`](super::Across)), or has something
-    /// unsent: each peer is sent one reset by the next polls, each stream gives
-    /// [`TcpError::Reset`](super::TcpError::Reset). Returns those that are kept: at most [`MAX_KEPT`](super::MAX_KEPT).
+    /// Resets every connection that is being opened or not to be kept ([`Across`](super::Across)): each peer is sent one
+    /// reset by the next polls, each stream gives [`TcpError::Reset`](super::TcpError::Reset). Returns those that are kept:
+    /// at most [`MAX_KEPT`](super::MAX_KEPT).
     pub fn cut(&self) -> Vec<Kept> {
         self.act(|stack| stack.backlog.cut(&mut stack.sockets))
     }

@@ -110,20 +110,19 @@ async fn drain(machine: &Machine) -> Vec<Kept> {
     let deadline = time::now() + DRAIN;
     // Not before something was unsent: the answer to the order itself may not have been written yet.
     let mut silent_since = None;
-    loop {
-        let (now, stats) = (time::now(), machine.network.stats());
-        if stats.unsent > 0 {
+    let kept = loop {
+        if let Some(kept) = machine.network.cut_if_quiet() {
+            break kept;
+        }
+        let now = time::now();
+        if machine.network.stats().unsent > 0 {
             silent_since = Some(now);
         }
-        if machine.network.leaving() == 0
-            || now >= deadline
-            || silent_since.is_some_and(|since| now - since >= LINGER)
-        {
-            break;
+        if now >= deadline || silent_since.is_some_and(|since| now - since >= LINGER) {
+            break machine.network.cut();
         }
         sleep(Duration::from_micros(500)).await;
-    }
-    let kept = machine.network.cut();
+    };
     // The network's task sends the resets.
     sleep(Duration::from_millis(1)).await;
     kept

@@ -8,7 +8,7 @@ use smoltcp::socket::tcp::{self, State};
 
 use super::super::across::{Fate, Kept, MAX_KEPT, fate};
 use super::super::tcp::address_of;
-use super::{Backlog, End, Entry};
+use super::{Backlog, End};
 
 impl Backlog {
     /// Whether requests for connections are answered.
@@ -32,15 +32,17 @@ impl Backlog {
         }
     }
 
-    /// Accepted connections that [`Backlog::cut`] would reset now.
-    pub fn leaving(&self, sockets: &SocketSet<'static>) -> usize {
-        let leaving = |entry: &&Entry| {
+    /// Whether [`Backlog::cut`] would do no harm now: nobody has anything unsent, and no client of this machine would be reset.
+    pub fn is_quiet(&self, sockets: &SocketSet<'static>) -> bool {
+        self.entries.iter().all(|entry| {
             let socket = sockets.get::<tcp::Socket>(entry.handle);
-            entry.end == End::Accepts
-                && socket.state() != State::SynReceived
-                && fate(socket.state(), entry.across, socket.send_queue()) == Fate::Reset
-        };
-        self.entries.iter().filter(leaving).count()
+            let harmless = match fate(socket.state(), entry.across) {
+                Fate::Leave => return true,
+                Fate::Keep => true,
+                Fate::Reset => entry.end == End::Connects || socket.state() == State::SynReceived,
+            };
+            harmless && socket.send_queue() == 0
+        })
     }
 
     /// Resets every connection that is not to be kept, and returns those that are.
@@ -48,7 +50,7 @@ impl Backlog {
         let mut kept = Vec::new();
         for entry in &self.entries {
             let socket = sockets.get_mut::<tcp::Socket>(entry.handle);
-            match fate(socket.state(), entry.across, socket.send_queue()) {
+            match fate(socket.state(), entry.across) {
                 Fate::Leave => {}
                 Fate::Keep if kept.len() < MAX_KEPT => {
                     let ends = socket.remote_endpoint().zip(socket.local_endpoint());
