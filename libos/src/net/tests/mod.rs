@@ -5,5 +5,6 @@ mod address;
 mod frames;
 mod hostile;
 mod sockets;
+mod stopping;
 mod web;
 pub mod world;
