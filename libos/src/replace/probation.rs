@@ -5,7 +5,7 @@
 //! application is not well, by the task that waits for the commit (`replace/successor.rs`).
 
 use core::fmt;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use core::time::Duration;
 
 use super::handover::Trial;
@@ -14,13 +14,40 @@ use crate::cpu::pen::{Cause, Pen};
 use crate::cpu::registers::tsc;
 use crate::cpu::time::{self, Instant};
 use crate::cpu::{CoreId, MAX_CORES, current, stop};
+use crate::start::panic::last_words;
 
 /// How long a successor may be on trial if the order does not say.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 /// How long a core may be kept from its tasks before it counts as hung.
 pub const HANG: Duration = Duration::from_secs(2);
 
-static ON_TRIAL: AtomicBool = AtomicBool::new(false);
+/// Whose the machine is: decided once, however many cores want to decide it.
+#[derive(Clone, Copy)]
+#[repr(u8)]
+enum Fate {
+    /// There is no trial, or it has not begun.
+    NoTrial,
+    /// Nothing is decided.
+    OnTrial,
+    /// This instar keeps the machine.
+    Kept,
+    /// The predecessor has it back.
+    GivenBack,
+}
+
+static FATE: AtomicU8 = AtomicU8::new(Fate::NoTrial as u8);
+
+/// Ends the trial so, unless it has been ended otherwise.
+fn decide_for(fate: Fate) -> bool {
+    let decided = FATE.compare_exchange(
+        Fate::OnTrial as u8,
+        fate as u8,
+        Ordering::SeqCst,
+        Ordering::SeqCst,
+    );
+    decided.is_ok() || decided == Err(fate as u8)
+}
+
 /// Machine time, in nanoseconds.
 static ENDS: AtomicU64 = AtomicU64::new(u64::MAX);
 static HANG_NS: AtomicU64 = AtomicU64::new(u64::MAX);
@@ -36,41 +63,53 @@ pub(crate) fn begin(trial: &Trial, policy: FlushPolicy) {
     stop::set_trial_permit(decide(policy, crate::confidential::platform()).permit());
     ENDS.store(trial.ends_ns, Ordering::Relaxed);
     HANG_NS.store(trial.hang_ns, Ordering::Relaxed);
-    ON_TRIAL.store(true, Ordering::SeqCst);
+    FATE.store(Fate::OnTrial as u8, Ordering::SeqCst);
 }
 
 /// Whether this instar can still be taken back.
 pub(crate) fn is_on_trial() -> bool {
-    ON_TRIAL.load(Ordering::SeqCst)
+    FATE.load(Ordering::SeqCst) == Fate::OnTrial as u8
 }
 
-/// The trial is over: this instar keeps the machine.
+/// The trial is over: this instar keeps the machine. Does not return if another core is giving it back.
 pub(crate) fn commit() {
-    if ON_TRIAL.swap(false, Ordering::SeqCst)
-        && let Some(pen) = stop::pen()
-    {
-        pen.forget_way_back();
+    if decide_for(Fate::Kept) {
+        if let Some(pen) = stop::pen() {
+            pen.forget_way_back();
+        }
+        return;
+    }
+    while FATE.load(Ordering::SeqCst) == Fate::GivenBack as u8 {
+        core::hint::spin_loop();
     }
 }
 
-/// Gives the machine back if the trial has lasted too long, or a core has not come back to its tasks. Takes no lock; from
-/// interrupts and NMIs.
+/// Gives the machine back if the trial has lasted too long, or a core has not come back to its tasks; if that cannot be done,
+/// ends this instar. Takes no lock; from interrupts and NMIs.
 pub(crate) fn watch() {
     if !is_on_trial() || LOOKING.swap(true, Ordering::Acquire) {
         return;
     }
     let now = time::now();
     if now.0 >= ENDS.load(Ordering::Relaxed) {
-        give_back(Cause::Deadline, format_args!("it was not committed in time"));
+        give_back_or_end(Cause::Deadline, format_args!("it was not committed in time"));
     }
     if let Some((core, since)) = current::online().iter().find_map(|core| hung(core, now)) {
         let span = (now - since).as_millis();
-        give_back(
+        give_back_or_end(
             Cause::Hang,
             format_args!("core {core} has not come back to its tasks for {span} ms"),
         );
     }
     LOOKING.store(false, Ordering::Release);
+}
+
+/// Returns if this instar keeps the machine after all.
+fn give_back_or_end(cause: Cause, text: fmt::Arguments<'_>) {
+    give_back(cause, text);
+    if FATE.load(Ordering::SeqCst) == Fate::GivenBack as u8 {
+        last_words(cause, text);
+    }
 }
 
 /// When this core did something for the last time, if that is too long ago.
@@ -88,7 +127,7 @@ fn hung(core: CoreId, now: Instant) -> Option<(CoreId, Instant)> {
 }
 
 /// Gives the machine back to the predecessor, with these last words. Returns only if there is none, or if a core that does not
-/// stop is in the way. Takes no lock and allocates nothing.
+/// stop is in the way: then there is no going on at all. Takes no lock and allocates nothing.
 pub(crate) fn give_back(cause: Cause, text: fmt::Arguments<'_>) {
     let noticed = tsc();
     x86_64::instructions::interrupts::disable();
@@ -99,6 +138,10 @@ pub(crate) fn give_back(cause: Cause, text: fmt::Arguments<'_>) {
     else {
         return;
     };
+    // Before the trial begins only this core runs.
+    if !decide_for(Fate::GivenBack) && FATE.load(Ordering::SeqCst) == Fate::Kept as u8 {
+        return;
+    }
     // Only the first one's words count.
     static SPOKEN: AtomicBool = AtomicBool::new(false);
     if !SPOKEN.swap(true, Ordering::SeqCst) {
