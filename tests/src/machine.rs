@@ -43,6 +43,8 @@ pub enum Firmware {
 pub struct Setup {
     /// What it runs.
     pub app: App,
+    /// Another image to boot than the application's version 1.0.0.
+    pub image: Option<PathBuf>,
     /// How many cores.
     pub cores: u32,
     /// How much memory, in MiB.
@@ -63,6 +65,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             app: App::default(),
+            image: None,
             cores: 4,
             memory: 256,
             cpu: "max",
@@ -157,11 +160,12 @@ impl Setup {
 
     /// Where the image comes from.
     fn load(&self, prepared: &Prepared) -> Vec<OsString> {
+        let image = self.image.as_ref().unwrap_or(&prepared.old_path);
         let firmware: &[&str] = match self.firmware {
             Firmware::Pvh => {
                 let mut arguments: Vec<OsString> =
                     vec!["-kernel".into(), prepared.first_stage.clone().into()];
-                arguments.extend(["-initrd".into(), prepared.old_path.clone().into()]);
+                arguments.extend(["-initrd".into(), image.into()]);
                 arguments.extend(["-append".into(), (&self.append).into()]);
                 return arguments;
             }
@@ -169,7 +173,7 @@ impl Setup {
             Firmware::GrubUefi => &["-bios", "/usr/share/ovmf/OVMF.fd"],
         };
         let disk = scratch("grub.iso");
-        disk::make(&disk, &prepared.first_stage, &prepared.old_path, &self.append).expect("a boot medium");
+        disk::make(&disk, &prepared.first_stage, image, &self.append).expect("a boot medium");
         firmware
             .iter()
             .map(OsString::from)

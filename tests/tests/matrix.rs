@@ -56,7 +56,13 @@ impl Bench {
         let version = cell.version();
         self.machine()
             .stage(&cell.image(&self.machine().prepared.parts.elf, &self.machine().prepared.release));
-        let order = self.machine().facts().replace(&self.machine().prepared.operator);
+        // Long enough for a start, and not the half minute that an operator has.
+        let trial = match cell.kind {
+            Kind::NoNetwork | Kind::Late => "probation_ms = 1500\n",
+            _ => "",
+        };
+        let facts = self.machine().facts();
+        let order = facts.order("replace", trial, &self.machine().prepared.operator);
         let before = self.monitored.memory(JUMP);
         let answer = self.machine().order(&order);
         assert_eq!(answer.status, 202, "{version}: {}", answer.body);

@@ -79,6 +79,8 @@ pub struct Header {
     back: u64,
     /// How the watchdog's interrupt reaches core 0: the I/O APIC's address, and its pin plus one in the low bits; 0: unknown.
     pub(super) watchdog: AtomicU64,
+    /// The security floor. An older pen has zeros here: the rest of its page up to the code is unused.
+    floor: AtomicU64,
 }
 
 impl Header {
@@ -91,6 +93,16 @@ impl Header {
 
     pub(super) fn entry(&self) -> u64 {
         self.entry
+    }
+
+    /// Images of a lower security version do not run on this machine any more.
+    pub fn floor(&self) -> u64 {
+        self.floor.load(Ordering::SeqCst)
+    }
+
+    /// Raises the floor to `version`. It never falls.
+    pub fn raise_floor(&self, version: u64) {
+        self.floor.fetch_max(version, Ordering::SeqCst);
     }
 }
 
@@ -142,7 +154,7 @@ pub enum PenError {
 impl Pen {
     /// Where a machine's first instar makes the pen.
     pub const ADDRESS: u64 = 0x1_0000;
-    /// Version of the layout. 2 counts NMIs and machine checks; 3 knows the way back.
+    /// Version of the layout. 2 counts NMIs and machine checks; 3 knows the way back and keeps the floor.
     pub const VERSION: u32 = 3;
     /// The first layout with a way back.
     const WITH_WAY_BACK: u32 = 3;
@@ -233,6 +245,7 @@ impl Pen {
                 hung_from: AtomicU64::new(0),
                 back: moved(&raw const pen_back),
                 watchdog: AtomicU64::new(0),
+                floor: AtomicU64::new(0),
             };
         }
         Self { header }
@@ -452,6 +465,59 @@ unsafe fn map_everything(level4: *mut u64, level3: *mut u64, level2: *mut u64) {
                     .add(index)
                     .write((index as u64) << 30 | LARGE | PRESENT_WRITABLE);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::core_id::MAX_CORES;
+    use super::*;
+    use crate::memory::chunks::{CHUNK_BYTES, ChunkMap, Owner};
+
+    fn header() -> Header {
+        // SAFETY: numbers and atomic numbers alone, for all of which zero is a value.
+        unsafe { core::mem::zeroed() }
+    }
+
+    #[test]
+    fn the_floor_never_falls() {
+        let header = header();
+        assert_eq!(header.floor(), 0);
+        for (version, floor) in [(3, 3), (2, 3), (0, 3), (u64::MAX, u64::MAX), (4, u64::MAX)] {
+            header.raise_floor(version);
+            assert_eq!(header.floor(), floor);
+        }
+    }
+
+    /// A pen of an older version is taken over with its page as it is: a field that is new must lie in what was unused.
+    #[test]
+    fn all_fields_lie_before_the_code() {
+        assert!(size_of::<Header>() <= CODE_OFFSET);
+    }
+
+    /// Images, heaps and page tables are made of chunks of this map, and the pen lies in none of them.
+    #[test]
+    fn no_image_is_ever_given_memory_of_the_pen() {
+        assert!(Pen::ADDRESS + Pen::bytes(MAX_CORES) <= CHUNK_BYTES);
+        // Whatever a memory map claims.
+        for regions in [
+            &[(0, 64 * CHUNK_BYTES)][..],
+            &[(0, 0xa_0000), (0x10_0000, 64 * CHUNK_BYTES)],
+            &[(Pen::ADDRESS, 64 * CHUNK_BYTES)],
+        ] {
+            for random in 0..200 {
+                let mut map = ChunkMap::new(regions);
+                let run = map
+                    .take_run(1 + random % 3, Owner::Staged, 4 << 30, random)
+                    .expect("there is room");
+                assert!(run.start >= CHUNK_BYTES, "{run:#x?}");
+            }
+            let mut map = ChunkMap::new(regions);
+            assert!(
+                map.mark(&(Pen::ADDRESS..Pen::ADDRESS + 4096), Owner::Own)
+                    .is_err()
+            );
         }
     }
 }

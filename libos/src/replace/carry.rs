@@ -5,6 +5,7 @@ use super::handover::{
     Predecessor, Trial,
 };
 use super::machine::Machine;
+use super::measured::Measurements;
 use super::timeline::Timeline;
 use crate::confidential::private;
 use crate::cpu::pen::Pen;
@@ -49,12 +50,14 @@ impl Essentials {
 }
 
 impl Handover {
-    /// What this instar tells its successor. `quiesce` is when it began to; the end is noted in the pen.
+    /// What this instar tells its successor. `quiesce` is when it began to; the end is noted in the pen. `measurements` are
+    /// those with the successor.
     pub(super) fn compose(
         machine: &Machine,
         timeline: &Timeline,
         quiesce: Instant,
         trial: Option<Trial>,
+        measurements: &Measurements,
     ) -> Self {
         let me = identity();
         let clock = time::calibration();
@@ -67,7 +70,8 @@ impl Handover {
             start: range.start,
             end: range.end,
         };
-        let (floor, replacements) = machine.with(|state| (state.floor, state.replacements));
+        let (replacements, history) =
+            machine.with(|state| (state.replacements, state.history.past().to_vec()));
         Self {
             format: handover::FORMAT,
             generation: me.generation,
@@ -80,7 +84,7 @@ impl Handover {
             tsc_at_boot: clock.tsc_at_boot,
             tsc_hz: clock.tsc_hz,
             apic_hz: clock.apic_hz,
-            floor,
+            floor: machine.floor(),
             host_id: machine.host_id().into(),
             network: machine.network.configuration().map(network),
             pen: PenPlace {
@@ -99,6 +103,8 @@ impl Handover {
             replacements,
             trial,
             private: private::to_hand_over(),
+            measurements: measurements.clone(),
+            history,
         }
     }
 }

@@ -28,6 +28,8 @@ use minicbor::{Decode, Encode};
 use thiserror::Error;
 
 use super::bounded;
+use super::history::{MAX_PAST, Past};
+use super::measured::Measurements;
 use super::timeline::{MAX_FLUSHES, MAX_VERSION, Timeline};
 use crate::command_line::MAX_HOST_ID;
 use crate::confidential::ledger::MAX_RECORDS;
@@ -296,6 +298,17 @@ pub struct Handover {
     /// How the successor is on trial; `None`: it commits itself, and there is no way back.
     #[n(18)]
     pub trial: Option<Trial>,
+    /// The chain of what this machine has run, with the successor.
+    #[cbor(n(22), default)]
+    pub measurements: Measurements,
+    /// How the last replacements ended, the newest last.
+    #[cbor(
+        n(23),
+        default,
+        encode_with = "bounded::write_list",
+        decode_with = "bounded::list::<_, _, MAX_PAST>"
+    )]
+    pub history: Vec<Past>,
 }
 
 /// How a successor is on trial: until when the predecessor takes the machine back, and what it waits for.

@@ -8,18 +8,22 @@ use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use core::time::Duration;
 
+use super::error::{Code, Refusal};
 use super::handover::Trial;
+use super::machine::Machine;
 use crate::confidential::policy::{FlushPolicy, decide};
 use crate::cpu::pen::{Cause, Pen};
 use crate::cpu::registers::tsc;
 use crate::cpu::time::{self, Instant};
 use crate::cpu::{CoreId, MAX_CORES, current, stop};
 use crate::start::panic::last_words;
+use crate::task::{sleep, spawn};
 
-/// How long a successor may be on trial if the order does not say.
-pub const DEADLINE: Duration = Duration::from_secs(30);
 /// How long a core may be kept from its tasks before it counts as hung.
 pub const HANG: Duration = Duration::from_secs(2);
+
+/// How long the answer to an order to go back may take to leave.
+const ANSWER: Duration = Duration::from_millis(20);
 
 /// Whose the machine is: decided once, however many cores want to decide it.
 #[derive(Clone, Copy)]
@@ -29,6 +33,8 @@ enum Fate {
     NoTrial,
     /// Nothing is decided.
     OnTrial,
+    /// The predecessor is to have it back, as soon as the order has been answered.
+    Leaving,
     /// This instar keeps the machine.
     Kept,
     /// The predecessor has it back.
@@ -37,15 +43,21 @@ enum Fate {
 
 static FATE: AtomicU8 = AtomicU8::new(Fate::NoTrial as u8);
 
-/// Ends the trial so, unless it has been ended otherwise.
+impl Fate {
+    fn is(self) -> bool {
+        FATE.load(Ordering::SeqCst) == self as u8
+    }
+}
+
+/// Makes it so, unless it has been decided otherwise.
 fn decide_for(fate: Fate) -> bool {
-    let decided = FATE.compare_exchange(
-        Fate::OnTrial as u8,
-        fate as u8,
-        Ordering::SeqCst,
-        Ordering::SeqCst,
-    );
-    decided.is_ok() || decided == Err(fate as u8)
+    let decided = FATE.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |now| {
+        let open = now == Fate::OnTrial as u8
+            || now == Fate::Leaving as u8 && matches!(fate, Fate::GivenBack)
+            || now == fate as u8;
+        open.then_some(fate as u8)
+    });
+    decided.is_ok()
 }
 
 /// Machine time, in nanoseconds.
@@ -68,19 +80,19 @@ pub(crate) fn begin(trial: &Trial, policy: FlushPolicy) {
 
 /// Whether this instar can still be taken back.
 pub(crate) fn is_on_trial() -> bool {
-    FATE.load(Ordering::SeqCst) == Fate::OnTrial as u8
+    Fate::OnTrial.is() || Fate::Leaving.is()
 }
 
-/// The trial is over: this instar keeps the machine. Does not return if another core is giving it back.
-pub(crate) fn commit() {
+/// The trial is over: this instar keeps the machine. Does not end if it is being given back.
+pub(crate) async fn commit() {
     if decide_for(Fate::Kept) {
         if let Some(pen) = stop::pen() {
             pen.forget_way_back();
         }
         return;
     }
-    while FATE.load(Ordering::SeqCst) == Fate::GivenBack as u8 {
-        core::hint::spin_loop();
+    while !Fate::NoTrial.is() {
+        sleep(ANSWER).await;
     }
 }
 
@@ -104,10 +116,10 @@ pub(crate) fn watch() {
     LOOKING.store(false, Ordering::Release);
 }
 
-/// Returns if this instar keeps the machine after all.
+/// Returns if this instar keeps the machine after all, with interrupts off.
 fn give_back_or_end(cause: Cause, text: fmt::Arguments<'_>) {
     give_back(cause, text);
-    if FATE.load(Ordering::SeqCst) == Fate::GivenBack as u8 {
+    if Fate::GivenBack.is() {
         last_words(cause, text);
     }
 }
@@ -139,7 +151,7 @@ pub(crate) fn give_back(cause: Cause, text: fmt::Arguments<'_>) {
         return;
     };
     // Before the trial begins only this core runs.
-    if !decide_for(Fate::GivenBack) && FATE.load(Ordering::SeqCst) == Fate::Kept as u8 {
+    if !decide_for(Fate::GivenBack) && Fate::Kept.is() {
         return;
     }
     // Only the first one's words count.
@@ -148,4 +160,48 @@ pub(crate) fn give_back(cause: Cause, text: fmt::Arguments<'_>) {
         pen.write_epitaph(noticed, cause, current::id(), text);
     }
     stop::give_back(pen);
+}
+
+/// Whether an order to commit has come.
+static COMMIT_ORDERED: AtomicBool = AtomicBool::new(false);
+
+/// Ends the trial: this instar stays.
+///
+/// # Errors
+/// `not-on-trial`.
+pub(super) fn order_commit(_: &Machine) -> Result<(), Refusal> {
+    if !Fate::OnTrial.is() {
+        return Err(not_on_trial());
+    }
+    COMMIT_ORDERED.store(true, Ordering::SeqCst);
+    Ok(())
+}
+
+/// Has [`order_commit`] been called?
+pub(super) fn commit_is_ordered() -> bool {
+    COMMIT_ORDERED.load(Ordering::SeqCst)
+}
+
+/// Ends the trial: the predecessor gets the machine back, when the order has been answered.
+///
+/// # Errors
+/// `not-on-trial`.
+pub(super) fn order_rollback(_: &Machine) -> Result<(), Refusal> {
+    // From here on it is not committed any more.
+    if !decide_for(Fate::Leaving) {
+        return Err(not_on_trial());
+    }
+    spawn(async {
+        sleep(ANSWER).await;
+        give_back_or_end(Cause::Order, format_args!("an order"));
+    })
+    .detach();
+    Ok(())
+}
+
+fn not_on_trial() -> Refusal {
+    Refusal::new(
+        Code::NotOnTrial,
+        "the running image is not on trial: there is nothing to commit, and nobody to give the machine back to",
+    )
 }

@@ -52,16 +52,35 @@ pub(crate) async fn finish(machine: &'static Machine, handover: Option<Handover>
         }
         warn!("this successor is not well, and there is no way back: {reason}");
     }
+    let by_order = handover
+        .as_ref()
+        .and_then(|handover| handover.trial)
+        .is_some_and(|trial| trial.by_order);
+    while by_order && !probation::commit_is_ordered() {
+        sleep(Duration::from_millis(5)).await;
+    }
+    #[cfg(feature = "trial")]
+    crate::trial::point_on_any_core(crate::trial::Phase::BeforeCommit);
+    // A core that hangs by now never answers, and the trial ends by that.
+    for core in current::online().iter() {
+        spawn_on(core, async {}).await;
+    }
     let commit = time::now();
-    probation::commit();
+    probation::commit().await;
     take_over(memory::ranges_of(Owner::Predecessor)).await;
     if let Some(timeline) = &mut timeline {
         timeline.outcome = Outcome::Committed;
         timeline.record(Phase::Commit, identity().generation, commit.0, time::now().0);
     }
+    // Not before: an image that gives the machine back has not raised it.
+    if let Some(pen) = stop::pen() {
+        pen.header().raise_floor(identity().manifest().security_version);
+    }
     machine.with(|state| {
         state.replacements += 1;
-        state.floor = state.floor.max(identity().manifest().security_version);
+        if let Some(timeline) = &timeline {
+            state.history.note(timeline, "");
+        }
         state.last = timeline.clone();
         state.activity = Activity::Serving;
     });
@@ -85,6 +104,7 @@ pub(crate) async fn finish(machine: &'static Machine, handover: Option<Handover>
         ),
     }
     machine.with(|state| {
+        state.history.note(&timeline, "");
         // A failed replacement since the commit is the newer story.
         if state
             .last
@@ -116,12 +136,6 @@ async fn well(machine: &Machine) -> Result<(), String> {
         while sink::delivered() == 0 {
             sleep(Duration::from_millis(5)).await;
         }
-    }
-    #[cfg(feature = "trial")]
-    crate::trial::point_on_any_core(crate::trial::Phase::BeforeCommit);
-    // Last: a core that hangs by now never answers, and the trial ends by that.
-    for core in current::online().iter() {
-        spawn_on(core, async {}).await;
     }
     Ok(())
 }

@@ -333,7 +333,7 @@ impl Timeline {
     clippy::cast_precision_loss,
     reason = "2^53 ns are 104 days; beyond, a nanosecond does not matter"
 )]
-const fn milliseconds(ns: u64) -> f64 {
+pub(super) const fn milliseconds(ns: u64) -> f64 {
     ns as f64 / 1e6
 }
 

@@ -13,8 +13,10 @@ use x86_64::instructions::interrupts;
 
 use super::early_flush;
 use super::error::{Code, Refusal};
-use super::handover::{self, CHUNK_LIST_BYTES, Handover, MAX_RANGES, PARAMETER_BYTES, PrivateRange, Trial};
+use super::handover::{self, CHUNK_LIST_BYTES, Handover, MAX_RANGES, PARAMETER_BYTES, PrivateRange};
 use super::machine::Machine;
+use super::measured::{Event, Measurements};
+use super::order::{CommitBy, Trial};
 use super::probation;
 use super::stage::Staged;
 use super::timeline::{MAX_REASON, Outcome, Phase, Timeline};
@@ -45,11 +47,25 @@ enum Ended {
 /// successor gave the machine back.
 ///
 /// All the work is done on the core that it is called on, while core 0 serves; only the last steps are core 0's.
-pub(super) async fn replace(machine: &'static Machine, mut staged: Staged, mut timeline: Timeline) {
-    info!("replacing {} by {}", timeline.from, timeline.to);
+pub(super) async fn replace(
+    machine: &'static Machine,
+    mut staged: Staged,
+    mut timeline: Timeline,
+    trial: Trial,
+) {
+    info!(
+        "replacing {} by {}, on trial for {} ms, committed by {}",
+        timeline.from,
+        timeline.to,
+        trial.deadline_ns / 1_000_000,
+        match trial.commit {
+            CommitBy::Auto => "itself",
+            CommitBy::Order => "an order",
+        }
+    );
     sink::replacement_begins(machine, &timeline);
     let me = &identity().manifest();
-    match attempt(machine, &mut staged, &mut timeline).await {
+    match attempt(machine, &mut staged, &mut timeline, trial).await {
         Ended::Refused(problem) => {
             let message = &problem.message;
             error!(
@@ -82,13 +98,16 @@ pub(super) async fn replace(machine: &'static Machine, mut staged: Staged, mut t
 
 /// As much of a reason as a record keeps.
 fn cut(reason: &str) -> String {
-    let end = (0..=reason.len().min(MAX_REASON)).rev();
-    let end = end.into_iter().find(|end| reason.is_char_boundary(*end));
-    reason[..end.unwrap_or(0)].into()
+    reason[..reason.floor_char_boundary(MAX_REASON)].into()
 }
 
 /// All from the order to the jump, and from the way back on.
-async fn attempt(machine: &'static Machine, staged: &mut Staged, timeline: &mut Timeline) -> Ended {
+async fn attempt(
+    machine: &'static Machine,
+    staged: &mut Staged,
+    timeline: &mut Timeline,
+    trial: Trial,
+) -> Ended {
     // While clients are still served this may take what time it needs. Until the jump, or until this returns, nobody takes or
     // releases private memory.
     let _private = match leave_private(machine, timeline).await {
@@ -99,10 +118,12 @@ async fn attempt(machine: &'static Machine, staged: &mut Staged, timeline: &mut 
     machine.network.stop_accepting();
     drain(machine).await;
     let generation = identity().generation;
-    let ended = match prepare(machine, staged, timeline, quiesce) {
+    let ended = match prepare(machine, staged, timeline, quiesce, trial) {
         Ok(prepared) => {
             network::cut_off_others();
             let jump = Jump {
+                machine,
+                measurements: prepared.measurements,
                 flush: machine.flush_decision().permit(),
                 entry: staged.loaded.entry,
                 boot_info: prepared.boot_info,
@@ -192,6 +213,8 @@ struct Prepared {
     boot_info: u64,
     /// Where the list of this instar's memory goes, in the last moment.
     chunk_list: u64,
+    /// What this machine has run, with the successor.
+    measurements: Measurements,
 }
 
 /// Writes everything that the successor is told into its memory, but for the list of this instar's.
@@ -200,8 +223,11 @@ fn prepare(
     staged: &mut Staged,
     timeline: &Timeline,
     quiesce: time::Instant,
+    trial: Trial,
 ) -> Result<Prepared, Refusal> {
     let failed = |message| Refusal::new(Code::StopFailed, message);
+    let event = Event::new(&staged.manifest, &staged.manifest_text, identity().generation + 1);
+    let measurements = machine.with(|state| state.measurements.extended(event));
     let area = staged.layout.parameters.clone();
     let chunk_list = area.start + PARAMETER_BYTES / 2 - CHUNK_LIST_BYTES;
     let ranges = memory::ranges_of(Owner::Own).len();
@@ -211,13 +237,15 @@ fn prepare(
             "this instar's memory lies in {ranges} pieces, and a successor reads {MAX_RANGES}"
         )));
     }
-    let trial = stop::pen().filter(|pen| pen.has_way_back()).map(|_| Trial {
-        ends_ns: (time::now() + probation::DEADLINE).0,
-        hang_ns: probation::HANG.as_nanos() as u64,
-        by_order: false,
-        chunks_at: chunk_list,
-    });
-    let handover = Handover::compose(machine, timeline, quiesce, trial);
+    let trial = stop::pen()
+        .filter(|pen| pen.has_way_back())
+        .map(|_| handover::Trial {
+            ends_ns: time::now().0.saturating_add(trial.deadline_ns),
+            hang_ns: probation::HANG.as_nanos() as u64,
+            by_order: trial.commit == CommitBy::Order,
+            chunks_at: chunk_list,
+        });
+    let handover = Handover::compose(machine, timeline, quiesce, trial, &measurements);
     let record = handover::encode(&handover).map_err(|error| failed(format!("{error}")))?;
     let base = staged.chunks.range().start;
     let area_bytes = &mut staged.chunks.bytes()[(area.start - base) as usize..(area.end - base) as usize];
@@ -242,11 +270,13 @@ fn prepare(
             start: record_start,
             end: record_start + record.len() as u64,
         }),
+        measurement: Some(measurements.chain()),
     };
     boot::write(&parameters, &staged.loaded, tree_part, area.start)
         .map(|written| Prepared {
             boot_info: written.boot_info_address,
             chunk_list,
+            measurements,
         })
         .map_err(|error| failed(format!("{error}")))
 }
@@ -276,6 +306,9 @@ fn machine_region(range: &core::ops::Range<u64>) -> Region {
 
 /// All that the last steps need: nothing is looked up any more.
 struct Jump {
+    machine: &'static Machine,
+    /// With the successor.
+    measurements: Measurements,
     flush: Option<HostFlush>,
     entry: u64,
     boot_info: u64,
@@ -290,6 +323,13 @@ impl Jump {
         let Some(pen) = stop::pen() else {
             return failed(String::from("there is no pen to stop the cores in"));
         };
+        // Measured before it runs: whatever becomes of it, it has run. Not later, when a core may have been stopped that was
+        // looking at the state.
+        let measured = |measurements| {
+            self.machine
+                .with(|state| core::mem::replace(&mut state.measurements, measurements))
+        };
+        let before = measured(self.measurements);
         let (marks, relaxed) = (pen.header(), Ordering::Relaxed);
         marks.network_off.store(tsc(), relaxed);
         network::shut_down();
@@ -299,7 +339,7 @@ impl Jump {
         let chunks = Held::new();
         let ended = match stop::stop_others(pen, self.flush) {
             Ok(stopped) => {
-                self.list(&chunks);
+                write_list(self.chunk_list, &chunks);
                 marks.stop_end.store(tsc(), relaxed);
                 serial::stage(b'J');
                 // SAFETY: interrupts are off, the devices are cut off, and the image was loaded for this place.
@@ -312,6 +352,7 @@ impl Jump {
             }
             Err(problem) => {
                 drop(chunks);
+                measured(before);
                 failed(format!("{problem}"))
             }
         };
@@ -321,21 +362,21 @@ impl Jump {
         }
         ended
     }
+}
 
-    /// Writes the list of this instar's memory for the successor.
-    fn list(&self, chunks: &Held) {
-        let write = |index: u64, word: u64| {
-            // SAFETY: the list's place in the successor's parameters, which belong to the staged image; `prepare` left room.
-            unsafe { ((self.chunk_list + 8 * index) as *mut u64).write(word) };
-        };
-        let mut count = 0;
-        for range in chunks.ranges_of(Owner::Own).take(MAX_RANGES) {
-            write(1 + 2 * count, range.start);
-            write(2 + 2 * count, range.end);
-            count += 1;
-        }
-        write(0, count);
+/// Writes the list of this instar's memory for the successor.
+fn write_list(address: u64, chunks: &Held) {
+    let write = |index: u64, word: u64| {
+        // SAFETY: the list's place in the successor's parameters, which belong to the staged image; `prepare` left room.
+        unsafe { ((address + 8 * index) as *mut u64).write(word) };
+    };
+    let mut count = 0;
+    for range in chunks.ranges_of(Owner::Own).take(MAX_RANGES) {
+        write(1 + 2 * count, range.start);
+        write(2 + 2 * count, range.end);
+        count += 1;
     }
+    write(0, count);
 }
 
 #[cfg(test)]

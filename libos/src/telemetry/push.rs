@@ -14,6 +14,7 @@ use log::{info, warn};
 use super::config::{self, Endpoint, Host};
 use super::exporter::{Action, Failure, REQUEST_TIMEOUT_NS};
 use super::http_request::{Response, ResponseParser, request_head};
+use super::percent::hex;
 use super::sink::{self, Labels, WORK};
 use super::{Signal, config::EndpointError};
 use crate::cpu::{CoreId, current, time};
@@ -58,6 +59,7 @@ pub(crate) fn start(start: &Start, handover: Option<&Handover>, machine: &'stati
             "OTEL_RESOURCE_ATTRIBUTES",
         ),
         host_id: machine.host_id().into(),
+        measurement: hex(&machine.measurement().0),
         entered: start.entered,
     };
     let undelivered = handover.iter().flat_map(|handover| &handover.undelivered);

@@ -10,8 +10,9 @@ use log::Level;
 use spin::Mutex;
 
 use super::exporter::{Counters, Exporter, Policy};
+use super::percent::hex;
 use super::queue::Limits;
-use super::resource::{Identity, resource};
+use super::resource::{Identity, resource, set_measurement};
 use super::span::{self, SpanId, TraceId};
 use super::{Resource, Signal, logs, metrics, names};
 use crate::confidential::{self, private};
@@ -68,6 +69,7 @@ pub(super) struct Labels {
     pub service_name: String,
     pub attributes: Vec<(String, String)>,
     pub host_id: String,
+    pub measurement: String,
     pub entered: time::Instant,
 }
 
@@ -78,6 +80,7 @@ pub(super) fn open(labels: Labels, undelivered: Vec<(Signal, Vec<u8>)>) {
         service_name,
         attributes,
         host_id,
+        measurement,
         entered,
     } = labels;
     let of_this_instar = resource(&Identity {
@@ -88,6 +91,7 @@ pub(super) fn open(labels: Labels, undelivered: Vec<(Signal, Vec<u8>)>) {
         instance_id: identity().instance_id,
         generation: identity().generation.into(),
         host_id: &host_id,
+        measurement: &measurement,
         platform: confidential::platform(),
         tdx_module: confidential::tdx_module(),
         attributes: &attributes,
@@ -161,6 +165,7 @@ pub(super) fn queue_metrics(machine: &Machine) {
     let (heap_bytes, heap_used) = memory::heap::usage();
     let frames = machine.network().stats().frames;
     let (committed, failed, rolled_back) = machine.replacements();
+    set_measurement(&mut sink.resource, &hex(&machine.measurement().0));
     let private = private::summary();
     let snapshot = metrics::Snapshot {
         now_unix_ns: time::unix(now),
@@ -195,6 +200,7 @@ pub(super) fn queue_metrics(machine: &Machine) {
             rolled_back,
             failed,
         },
+        security_floor: machine.floor(),
         machine_checks: machine_check::count(),
         nmis: cpu::nmis(),
         telemetry: sink.exporter.counters(),
@@ -238,6 +244,7 @@ pub(crate) fn replacement_committed(machine: &Machine, predecessor: &Handover, t
             instance_id: predecessor.predecessor.instance_id,
             generation: predecessor.generation.into(),
             host_id: &sink.host_id,
+            measurement: "",
             platform: confidential::platform(),
             tdx_module: confidential::tdx_module(),
             attributes: &sink.attributes,

@@ -6,6 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::memory::chunks::CHUNK_BYTES;
+use crate::replace::history::{History, MAX_REASON};
+use crate::replace::measured::{Event, MAX_EVENTS};
 use crate::replace::timeline::{CoreFlush, Outcome, Phase, Span};
 
 fn record() -> Handover {
@@ -76,7 +78,30 @@ fn record() -> Handover {
             by_order: true,
             chunks_at: 0x1234_5000,
         }),
+        measurements: Measurements::default().extended(event("1.0.0")),
+        history: history(1).past().to_vec(),
     }
+}
+
+fn event(version: &str) -> Event {
+    Event {
+        name: "hello".to_string(),
+        version: version.to_string(),
+        generation: 1,
+        manifest: [0xee; 48],
+    }
+}
+
+/// So many replacements that failed.
+fn history(count: u8) -> History {
+    let mut history = History::default();
+    for number in 0..count {
+        let longest = "x".repeat(MAX_VERSION);
+        let mut timeline = Timeline::new([number; 16], [0; 8], longest.clone(), longest);
+        timeline.outcome = Outcome::Failed;
+        history.note(&timeline, &"x".repeat(MAX_REASON));
+    }
+    history
 }
 
 /// Private memory from one chunk to before another.
@@ -100,6 +125,15 @@ fn sealed(body: &[u8]) -> Vec<u8> {
     let mut bytes = [&[0; HEADER], body].concat();
     seal(&mut bytes).expect("small");
     bytes
+}
+
+/// The head of a map of so many fields.
+fn head(fields: u64) -> Vec<u8> {
+    let mut head = Vec::new();
+    Encoder::new(bounded::Memory(&mut head))
+        .map(fields)
+        .expect("memory takes it");
+    head
 }
 
 #[test]
@@ -157,12 +191,13 @@ fn headers_say_what_is_wrong() {
 
 #[test]
 fn a_newer_record_is_read_if_it_may_be() {
-    // The outer map's head for 19 fields is one byte, 0xb3; a newer writer has two more, one of them deep.
+    // A newer writer has two fields more, one of them deep.
     let good = encode(&record()).expect("encodes");
-    assert_eq!(good[HEADER], 0xb3);
+    let mut decoder = Decoder::new(&good[HEADER..]);
+    let fields = decoder.map().expect("a map").expect("with a count");
     let newer = [
-        &[0xb5],
-        &good[HEADER + 1..],
+        &head(fields + 2)[..],
+        &good[HEADER + decoder.position()..],
         &[0x18, 200, 0x82, 1, 0xa1, 0x61, b'x', 0xf6],
         &[0x18, 201, 0x9f, 1, 0xff],
     ];
@@ -178,7 +213,8 @@ fn what_has_a_default_may_be_missing_and_nothing_else() {
     let body = &good[HEADER..];
     let mut decoder = Decoder::new(body);
     let mut starts = Vec::new();
-    for _ in 0..decoder.map().expect("a map").expect("with a count") {
+    let fields = decoder.map().expect("a map").expect("with a count");
+    for _ in 0..fields {
         starts.push(decoder.position());
         decoder
             .skip()
@@ -187,8 +223,13 @@ fn what_has_a_default_may_be_missing_and_nothing_else() {
     }
     starts.push(body.len());
     for field in 0..starts.len() - 1 {
-        let without = [&[0xb2], &body[1..starts[field]], &body[starts[field + 1]..]].concat();
-        let optional = matches!(field, 9 | 14..=18);
+        let without = [
+            &head(fields - 1)[..],
+            &body[starts[0]..starts[field]],
+            &body[starts[field + 1]..],
+        ]
+        .concat();
+        let optional = matches!(field, 9 | 14..);
         assert_eq!(
             decode(&sealed(&without)).is_ok(),
             optional,
@@ -290,6 +331,9 @@ fn nothing_above_its_limit_is_written() {
         |it| it.undelivered = alloc::vec![(0, Vec::new()); MAX_UNDELIVERED + 1]
     ));
     assert!(malformed(
+        |it| it.history = alloc::vec![history(1).past()[0].clone(); MAX_PAST + 1]
+    ));
+    assert!(malformed(
         |it| it.undelivered = [(0, alloc::vec![0; MAX_UNDELIVERED_BYTES + 1])].to_vec()
     ));
     let large = impossible(|it| it.undelivered = alloc::vec![(0, alloc::vec![0; MAX_UNDELIVERED_BYTES]); 2]);
@@ -301,6 +345,10 @@ fn the_largest_machine_fits() {
     let mut handover = record();
     handover.undelivered =
         alloc::vec![(1, alloc::vec![0; MAX_UNDELIVERED_BYTES / MAX_UNDELIVERED]); MAX_UNDELIVERED];
+    for _ in 0..MAX_EVENTS + 1 {
+        handover.measurements = handover.measurements.extended(event(&"x".repeat(MAX_VERSION)));
+    }
+    handover.history = history(MAX_PAST as u8).past().to_vec();
     handover.cores = (0..512)
         .map(|apic_id| HandedCore {
             apic_id,
