@@ -38,8 +38,8 @@ pub enum Kind {
 }
 
 use Kind::{
-    Dead, Deaf, DoubleFault, GeneralProtection, Hang, Late, MachineCheck, NoCard, NoNetwork, Overflow, PageFault,
-    Panic, Shutdown, Unhealthy,
+    Dead, Deaf, DoubleFault, GeneralProtection, Hang, Late, MachineCheck, NoCard, NoNetwork, Overflow,
+    PageFault, Panic, Shutdown, Unhealthy,
 };
 
 /// The matrix's rows.
@@ -206,7 +206,11 @@ impl Cell {
         let Self { kind, phase, core } = self;
         // Digits before the hyphen tell apart what the library OS does alike.
         let number = KINDS.iter().position(|it| *it == kind).unwrap_or_default();
-        let core = if core == 0 { String::new() } else { format!(".{core}") };
+        let core = if core == 0 {
+            String::new()
+        } else {
+            format!(".{core}")
+        };
         format!("1.2.{number}-{}.{}{core}", kind.word(), phase.word())
     }
 
@@ -229,7 +233,10 @@ impl Cell {
             // Never online: nobody looks at it but who counts.
             (Hang | Deaf, BeforeCores) if self.core != 0 => ("unhealthy", "3 of 4 cores came"),
             (Panic, _) => ("panic", "as the version says"),
-            (PageFault, _) => ("fault", "page fault address 0x7f0000000000: nothing is mapped there"),
+            (PageFault, _) => (
+                "fault",
+                "page fault address 0x7f0000000000: nothing is mapped there",
+            ),
             (GeneralProtection, _) => ("fault", "general protection (vector 13"),
             (DoubleFault, _) => ("fault", "double fault (vector 8"),
             (Overflow, _) => ("fault", "a stack overflow: this is a stack's guard page"),
@@ -256,10 +263,10 @@ impl Kind {
             // stack); and byte ptr [rsp + 64 + 13 * 16 + 5], 0x7f (its gate of #GP is not present); lea rax, [rsp + 64];
             // mov [rsp + 2], rax; lidt [rsp]; mov rax, 1 << 63; mov [rax], al
             DoubleFault => &[
-                0x0f, 0x01, 0x0c, 0x24, 0x48, 0x8b, 0x74, 0x24, 0x02, 0x48, 0x8d, 0x7c, 0x24, 0x40, 0xb9, 0x00, 0x10,
-                0x00, 0x00, 0xfc, 0xf3, 0xa4, 0x80, 0xa4, 0x24, 0x15, 0x01, 0x00, 0x00, 0x7f, 0x48, 0x8d, 0x44, 0x24,
-                0x40, 0x48, 0x89, 0x44, 0x24, 0x02, 0x0f, 0x01, 0x1c, 0x24, 0x48, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0x80, 0x88,
-                0x00,
+                0x0f, 0x01, 0x0c, 0x24, 0x48, 0x8b, 0x74, 0x24, 0x02, 0x48, 0x8d, 0x7c, 0x24, 0x40, 0xb9,
+                0x00, 0x10, 0x00, 0x00, 0xfc, 0xf3, 0xa4, 0x80, 0xa4, 0x24, 0x15, 0x01, 0x00, 0x00, 0x7f,
+                0x48, 0x8d, 0x44, 0x24, 0x40, 0x48, 0x89, 0x44, 0x24, 0x02, 0x0f, 0x01, 0x1c, 0x24, 0x48,
+                0xb8, 0, 0, 0, 0, 0, 0, 0, 0x80, 0x88, 0x00,
             ],
             // sti; jmp $
             Hang => &[0xfb, 0xeb, 0xfe],
@@ -289,9 +296,15 @@ pub fn cells(cores: u32) -> Vec<Cell> {
     let all = KINDS
         .iter()
         .flat_map(|kind| PHASES.iter().map(move |phase| (*kind, *phase)));
-    all.flat_map(|(kind, phase)| on.iter().map(move |core| Cell { kind, phase, core: *core }))
-        .filter(|cell| cell.impossible().is_none())
-        .collect()
+    all.flat_map(|(kind, phase)| {
+        on.iter().map(move |core| Cell {
+            kind,
+            phase,
+            core: *core,
+        })
+    })
+    .filter(|cell| cell.impossible().is_none())
+    .collect()
 }
 
 const OTHER: u32 = 2;
@@ -311,7 +324,9 @@ pub struct Seen {
 
 /// The table in Markdown.
 fn table(seen: &[Seen]) -> String {
-    let mut text = String::from("| what | when | 1 core | 4 cores, on the first | 4 cores, on another |\n|---|---|---|---|---|\n");
+    let mut text = String::from(
+        "| what | when | 1 core | 4 cores, on the first | 4 cores, on another |\n|---|---|---|---|---|\n",
+    );
     for kind in KINDS {
         for phase in PHASES {
             let columns = [(1, 0), (4, 0), (4, OTHER)].map(|(cores, core)| {
@@ -330,7 +345,12 @@ fn table(seen: &[Seen]) -> String {
                 continue;
             }
             let [one, first, other] = columns.map(|(_, text)| text);
-            let _ = writeln!(text, "| {} | {} | {one} | {first} | {other} |", kind.name(), phase.name());
+            let _ = writeln!(
+                text,
+                "| {} | {} | {one} | {first} | {other} |",
+                kind.name(),
+                phase.name()
+            );
         }
     }
     text.push('\n');
@@ -380,7 +400,12 @@ mod tests {
         let seen = |cause: &str, recovery| {
             let cell = cells(1)[0];
             let cause = cause.into();
-            [Seen { cell, cores: 1, cause, recovery }]
+            [Seen {
+                cell,
+                cores: 1,
+                cause,
+                recovery,
+            }]
         };
         let times = |seen: &[Seen]| without_times(&table(seen));
         assert_eq!(times(&seen("panic", 3.0)), times(&seen("panic", 8.4)));

@@ -1,7 +1,7 @@
 //! A machine and QEMU's monitor of it: memory is read past the machine, and what only hardware does is done from outside.
 
 use crate::machine::{DEADLINE, Machine, Setup, scratch};
-use std::{thread, time::Instant};
+use std::{fs, thread, time::Instant};
 use xtask::machine::Monitor;
 
 /// The two.
@@ -34,6 +34,8 @@ impl Monitored {
     #[must_use]
     pub fn start(name: &str, mut setup: Setup) -> Self {
         let socket = scratch(&format!("{name}.qmp"));
+        // Another machine of this test may have left one.
+        let _ = fs::remove_file(&socket);
         setup.arguments.push("-qmp".into());
         setup
             .arguments

@@ -15,7 +15,7 @@ use machine_tests::{
     monitored::Monitored,
     prepared::App,
 };
-use std::{thread, time::Instant};
+use std::{ffi::OsString, thread, time::Instant};
 
 /// Uncorrected, and what the core was doing is lost (Intel SDM vol. 3, table 16-6): VAL, UC, EN, MISCV, ADDRV, PCC, S.
 const FATAL: u64 = 1 << 63 | 1 << 61 | 1 << 60 | 1 << 59 | 1 << 58 | 1 << 57 | 1 << 56 | 0xc0;
@@ -29,7 +29,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn boot(name: &str, cores: u32) -> Self {
+    fn boot(name: &str, cores: u32, more: &[&str]) -> Self {
         let collector = Collector::start();
         let monitored = Monitored::boot(
             name,
@@ -37,6 +37,7 @@ impl Bench {
                 app: App::Trial,
                 cores,
                 append: collector.append(),
+                arguments: more.iter().map(OsString::from).collect(),
                 ..Setup::default()
             },
         );
@@ -54,8 +55,10 @@ impl Bench {
     /// Orders the image of this cell, and does from outside what it takes.
     fn order(&mut self, cell: Cell) -> String {
         let version = cell.version();
-        self.machine()
-            .stage(&cell.image(&self.machine().prepared.parts.elf, &self.machine().prepared.release));
+        self.machine().stage(&cell.image(
+            &self.machine().prepared.parts.elf,
+            &self.machine().prepared.release,
+        ));
         // Long enough for a start, and not the half minute that an operator has.
         let trial = match cell.kind {
             Kind::NoNetwork | Kind::Late => "probation_ms = 1500\n",
@@ -94,7 +97,8 @@ impl Bench {
         let before = self.machine().traces();
         let version = self.order(cell);
         // Asking while nobody is there costs seconds of retransmission.
-        self.machine().wait_line(&format!("{version} gave the machine back"));
+        self.machine()
+            .wait_line(&format!("{version} gave the machine back"));
         let status = self.machine().wait_until(&version, |status| {
             let last = &status["last_replacement"];
             last["to"] == *version && last["outcome"] == "rolled-back" && status["state"] == "serving"
@@ -110,10 +114,18 @@ impl Bench {
         self.machine().wait_for_traces(&before);
         let trace = last["trace_id"].as_str().unwrap_or_default();
         let spans = self.collector.wait_for_spans(&version, |spans| {
-            spans.iter().any(|span| span.trace == trace && span.name == "replacement")
+            spans
+                .iter()
+                .any(|span| span.trace == trace && span.name == "replacement")
         });
-        let root = spans.iter().find(|span| span.trace == trace && span.name == "replacement");
-        assert_eq!(root.and_then(|span| span.error.as_deref()), Some(cause), "{version}");
+        let root = spans
+            .iter()
+            .find(|span| span.trace == trace && span.name == "replacement");
+        assert_eq!(
+            root.and_then(|span| span.error.as_deref()),
+            Some(cause),
+            "{version}"
+        );
         let recovery = last["recovery_ms"].as_f64().expect("a recovery");
         println!("{} cores, {version}: {recovery:.1} ms, {reason:.100}", self.cores);
         Seen {
@@ -129,7 +141,7 @@ impl Bench {
 fn every_failure_at_every_moment() {
     let mut seen = Vec::new();
     for cores in [1, 4] {
-        let mut bench = Bench::boot(&format!("matrix-{cores}"), cores);
+        let mut bench = Bench::boot(&format!("matrix-{cores}"), cores, &[]);
         let own = bench.machine().own_chunks();
         for cell in matrix::cells(cores) {
             seen.push(bench.run(cell));
@@ -147,7 +159,8 @@ fn every_failure_at_every_moment() {
 #[test]
 fn what_resets_the_machine_is_a_cold_boot() {
     for kind in [Shutdown, Dead] {
-        let mut bench = Bench::boot("matrix-cold", 4);
+        let mut bench = Bench::boot("matrix-cold", 4, &["-action", "reboot=reset"]);
+        let first = bench.machine().status()["instance_id"].clone();
         let cell = Cell {
             kind,
             phase: Phase::After,
@@ -158,6 +171,12 @@ fn what_resets_the_machine_is_a_cold_boot() {
             bench.machine().wait_line("core 2 has not come back to its tasks");
             bench.machine().wait_line("the machine is reset");
         }
-        bench.machine().wait_end();
+        let status = bench.machine().wait_until("a cold boot", |status| {
+            status["instance_id"] != first && status["state"] == "serving"
+        });
+        assert_eq!(status["generation"], 1, "{status}");
+        assert_eq!(status["last_replacement"], serde_json::Value::Null, "{status}");
+        assert_eq!(status["cores"]["online"], 4, "{status}");
+        bench.machine().assert_serves();
     }
 }

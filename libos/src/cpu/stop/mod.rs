@@ -136,7 +136,7 @@ pub fn stop_others(pen: Pen, flush: Option<HostFlush>) -> Result<Stopped, StopEr
     mark_stop();
     let me = current::id();
     let stopper = PROTOCOL.elect(me).map_err(StopError::AlreadyStopping)?;
-    let missing = wait_for_called(pen);
+    let missing = wait_for_called(pen, PATIENCE);
     if !missing.is_empty() {
         stopper.step_down();
         return Err(StopError::NeverCame(missing));
@@ -178,13 +178,17 @@ fn mark_stop() {
 }
 
 /// A core that was called out of the pen and has not come online would run this image beside the next one. Returns those
-/// that do not come even now.
-fn wait_for_called(pen: Pen) -> CoreSet {
-    let deadline = time::now() + PATIENCE;
+/// that do not come even now: those that have left the pen already have `patience`.
+fn wait_for_called(pen: Pen, patience: Duration) -> CoreSet {
+    let (begin, mut longest) = (time::now(), patience);
     loop {
         let missing = CoreSet::from_bits(smp::called().bits() & !current::online().bits());
         let missing = missing.without(current::id());
-        if missing.is_empty() || time::now() >= deadline {
+        if missing.iter().any(|core| pen.slot(core).is_called()) {
+            // An NMI would be lost on it.
+            longest = PATIENCE;
+        }
+        if missing.is_empty() || time::now() >= begin + longest {
             return missing;
         }
         for core in missing.iter() {
@@ -319,7 +323,7 @@ pub(crate) fn give_back(pen: Pen) {
         Ok(stopper) => {
             PERMIT.set(TRIAL_PERMIT.get());
             // A core that never came online may hang on its way, but has handlers by now; this one may have failed on it.
-            let missing = wait_for_called(pen);
+            let missing = wait_for_called(pen, HASTE);
             let others = CoreSet::from_bits(current::online().bits() | missing.bits()).without(me);
             let machine = ThisMachine::with_patience(pen, HASTE);
             if stopper.stop(&machine, others).is_err() {
