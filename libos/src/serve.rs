@@ -16,7 +16,7 @@ use crate::cpu::pen::Cause;
 use crate::cpu::{CoreId, current, machine_check, random, remind_others, start_others, stop, time};
 use crate::device::{network, serial};
 use crate::net::{self, Addressing, Configuration, Limits, Shared, Stack, Timer};
-use crate::replace::handover::{self, Handover};
+use crate::replace::handover::{self, Essentials, Handover};
 use crate::replace::{control, machine::Machine, probation, successor};
 use crate::start::panic::last_words;
 use crate::start::{Start, application, handover_record, identity};
@@ -28,11 +28,7 @@ pub(crate) async fn run(start: Start) {
     let network_start = time::now();
     #[cfg(feature = "trial")]
     crate::trial::before_network().await;
-    let inherited = start
-        .predecessor
-        .as_ref()
-        .and_then(|handover| handover.network_configuration());
-    match bring_up(&start.options, inherited) {
+    match bring_up(&start.options, start.predecessor.as_ref()) {
         Ok(network) => {
             // At a cold boot nobody waits for an answer; a successor calls the cores when it has given one.
             if start.predecessor.is_none() {
@@ -156,12 +152,13 @@ fn announce(start: &Start, machine: &Machine, configuration: &Configuration) {
     ));
 }
 
-fn bring_up(options: &CommandLine, inherited: Option<Configuration>) -> Result<&'static Shared, Problem> {
+fn bring_up(options: &CommandLine, predecessor: Option<&Essentials>) -> Result<&'static Shared, Problem> {
     #[cfg(feature = "trial")]
     if crate::trial::has_no_card() {
         return Err(network::NetworkError::NotFound.into());
     }
     let nic = network::init()?;
+    let inherited = predecessor.and_then(Essentials::network_configuration);
     let addressing = match (inherited, options.address) {
         (Some(configuration), _) => Addressing::Handover(configuration),
         (None, AddressSource::Dhcp) => Addressing::Dhcp,
@@ -192,6 +189,9 @@ fn bring_up(options: &CommandLine, inherited: Option<Configuration>) -> Result<&
         .detach();
     }
     let network: &'static Shared = Box::leak(Box::new(Shared::new(stack)));
+    if let Some(predecessor) = predecessor {
+        network.leave_alone(predecessor.kept());
+    }
     net::install(network);
     spawn(async move {
         // The application's tasks come first: whoever asked during the blackout is waiting in the card, and must find the

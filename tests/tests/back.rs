@@ -6,13 +6,21 @@ use serde_json::Value;
 
 const CORES: u32 = 4;
 
-/// Orders the staged image, on trial until an order or for this long, and returns when it is on trial.
-fn on_trial(machine: &Machine, probation_ms: u32) {
+/// Orders the staged image, on trial until an order or for this long.
+fn order_on_trial(machine: &Machine, probation_ms: u32) {
     let facts = machine.facts();
     let words = format!("probation_ms = {probation_ms}\ncommit = \"order\"\n");
     let answer = machine.order(&facts.order("replace", &words, &machine.prepared.operator));
     assert_eq!(answer.status, 202, "{}", answer.body);
-    machine.wait_line(&format!("instar: serving generation={} ", facts.generation + 1));
+}
+
+/// The same, and waits until it is on trial.
+fn on_trial(machine: &Machine) {
+    order_on_trial(machine, 600_000);
+    machine.wait_until("the successor, on trial", |status| {
+        status["generation"] == 2 && status["state"] == "replacing"
+    });
+    machine.assert_answers();
 }
 
 /// Sends an order that needs nothing but a trial.
@@ -37,8 +45,7 @@ fn an_order_gives_the_machine_back_and_another_one_commits() {
     let before = machine.traces();
     for round in 1..=3 {
         machine.stage(&machine.prepared.new);
-        on_trial(&machine, 600_000);
-        machine.assert_answers();
+        on_trial(&machine);
         decide(&machine, "rollback");
         let status = back(&machine);
         let last = &status["last_replacement"];
@@ -50,7 +57,7 @@ fn an_order_gives_the_machine_back_and_another_one_commits() {
         assert_eq!(status["history"].as_array().map(Vec::len), Some(round));
     }
     machine.stage(&machine.prepared.new);
-    on_trial(&machine, 600_000);
+    on_trial(&machine);
     decide(&machine, "commit");
     let status = machine.wait_until("the successor, committed", |status| status["state"] == "serving");
     assert_eq!(status["image"]["version"], "1.1.0");
@@ -63,7 +70,7 @@ fn an_order_gives_the_machine_back_and_another_one_commits() {
 fn what_is_not_committed_in_time_is_given_back() {
     let machine = Setup::default().boot();
     machine.stage(&machine.prepared.new);
-    on_trial(&machine, 1500);
+    order_on_trial(&machine, 1500);
     let status = back(&machine);
     let reason = status["last_replacement"]["reason"].as_str().unwrap_or_default();
     assert!(reason.starts_with("deadline: "), "{reason}");

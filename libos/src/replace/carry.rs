@@ -1,7 +1,10 @@
 //! Between the handover record and the running instar.
 
+use alloc::vec::Vec;
+use core::net::SocketAddrV4;
+
 use super::handover::{
-    self, ChunkRange, Essentials, HandedCore, Handover, NeighbourRecord, NetworkRecord, PenPlace,
+    self, ChunkRange, Essentials, HandedCore, Handover, KeptRecord, NeighbourRecord, NetworkRecord, PenPlace,
     Predecessor, Trial,
 };
 use super::machine::Machine;
@@ -12,7 +15,7 @@ use crate::cpu::pen::Pen;
 use crate::cpu::time::{self, Calibration, Instant};
 use crate::cpu::{current, stop};
 use crate::memory::{self, chunks::Owner};
-use crate::net::{Configuration, Neighbour, Origin};
+use crate::net::{Configuration, Kept, Neighbour, Origin};
 use crate::start::identity;
 use crate::telemetry::sink;
 
@@ -47,17 +50,27 @@ impl Essentials {
                 .collect(),
         })
     }
+
+    /// The connections that the predecessor may come back to.
+    pub fn kept(&self) -> Vec<Kept> {
+        let kept = self.kept.iter().map(|record| Kept {
+            peer: SocketAddrV4::new(record.address, record.remote_port),
+            port: record.local_port,
+        });
+        kept.collect()
+    }
 }
 
 impl Handover {
     /// What this instar tells its successor. `quiesce` is when it began to; the end is noted in the pen. `measurements` are
-    /// those with the successor.
+    /// those with the successor, `kept` the connections that are still open.
     pub(super) fn compose(
         machine: &Machine,
         timeline: &Timeline,
         quiesce: Instant,
         trial: Option<Trial>,
         measurements: &Measurements,
+        kept: &[Kept],
     ) -> Self {
         let me = identity();
         let clock = time::calibration();
@@ -105,7 +118,16 @@ impl Handover {
             private: private::to_hand_over(),
             measurements: measurements.clone(),
             history,
+            kept: kept.iter().map(connection).collect(),
         }
+    }
+}
+
+fn connection(kept: &Kept) -> KeptRecord {
+    KeptRecord {
+        address: *kept.peer.ip(),
+        remote_port: kept.peer.port(),
+        local_port: kept.port,
     }
 }
 

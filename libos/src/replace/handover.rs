@@ -33,6 +33,7 @@ use super::measured::Measurements;
 use super::timeline::{MAX_FLUSHES, MAX_VERSION, Timeline};
 use crate::command_line::MAX_HOST_ID;
 use crate::confidential::ledger::MAX_RECORDS;
+use crate::net::MAX_KEPT;
 
 /// Room for everything that a successor is told, in bytes: the record in the upper half, the device tree in the lower, and at
 /// the lower half's end the predecessor's memory as it is at the jump.
@@ -215,6 +216,21 @@ pub struct PrivateRange {
     pub purpose: u8,
 }
 
+/// A TCP connection that the writer keeps, in case that it has to go on. Until its commit a successor drops what comes for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct KeptRecord {
+    /// The other end's address.
+    #[n(0)]
+    pub address: Ipv4Addr,
+    /// The other end's port.
+    #[n(1)]
+    pub remote_port: u16,
+    /// The port at this end.
+    #[n(2)]
+    pub local_port: u16,
+}
+
 /// What an instar tells its successor.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
@@ -298,6 +314,14 @@ pub struct Handover {
     /// How the successor is on trial; `None`: it commits itself, and there is no way back.
     #[n(18)]
     pub trial: Option<Trial>,
+    /// TCP connections that the writer keeps.
+    #[cbor(
+        n(19),
+        default,
+        encode_with = "bounded::write_list",
+        decode_with = "bounded::list::<_, _, MAX_KEPT>"
+    )]
+    pub kept: Vec<KeptRecord>,
     /// The chain of what this machine has run, with the successor.
     #[cbor(n(22), default)]
     pub measurements: Measurements,
@@ -429,6 +453,8 @@ pub struct Essentials {
     pub private: Vec<PrivateRange>,
     #[n(18)]
     pub trial: Option<Trial>,
+    #[cbor(n(19), default, decode_with = "bounded::list::<_, _, MAX_KEPT>")]
+    pub kept: Vec<KeptRecord>,
 }
 
 /// Reads what a successor needs at once. Bytes behind the record are not looked at.

@@ -67,6 +67,8 @@ pub(crate) async fn finish(machine: &'static Machine, handover: Option<Handover>
     }
     let commit = time::now();
     probation::commit().await;
+    // The predecessor does not come back to the connections that it kept.
+    machine.network.forget_kept();
     take_over(memory::ranges_of(Owner::Predecessor)).await;
     if let Some(timeline) = &mut timeline {
         timeline.outcome = Outcome::Committed;

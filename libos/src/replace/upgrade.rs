@@ -20,12 +20,14 @@ use super::order::{CommitBy, Trial};
 use super::probation;
 use super::stage::Staged;
 use super::timeline::{MAX_REASON, Outcome, Phase, Timeline};
+use crate::clock::Clock;
 use crate::confidential::module::Left;
 use crate::confidential::{self, policy::HostFlush, private};
 use crate::cpu::pen::{Cause, Epitaph};
 use crate::cpu::{CoreId, registers::tsc, stop, time};
 use crate::device::{network, serial};
 use crate::memory::{self, CHUNK, Held, chunks::Owner, regions};
+use crate::net::{Kept, Shared, Timer};
 use crate::start::identity;
 use crate::task::{sleep, spawn_on};
 use crate::telemetry::sink;
@@ -116,9 +118,9 @@ async fn attempt(
     };
     let quiesce = time::now();
     machine.network.stop_accepting();
-    drain(machine).await;
+    let kept = drain(machine).await;
     let generation = identity().generation;
-    let ended = match prepare(machine, staged, timeline, quiesce, trial) {
+    let ended = match prepare(machine, staged, timeline, quiesce, (trial, &kept)) {
         Ok(prepared) => {
             network::cut_off_others();
             let jump = Jump {
@@ -129,6 +131,7 @@ async fn attempt(
                 boot_info: prepared.boot_info,
                 chunk_list: prepared.chunk_list,
                 stack: staged.layout.stack.start,
+                network: machine.network,
             };
             spawn_on(CoreId::BOOT, async move { jump.now() }).await
         }
@@ -184,27 +187,28 @@ async fn leave_private(machine: &Machine, timeline: &mut Timeline) -> Result<pri
     Ok(all)
 }
 
-/// Lets requests under way be answered, then resets what is left, so that no peer waits for a connection that is gone.
-async fn drain(machine: &Machine) {
+/// Lets requests under way be answered, then resets what is not to be kept, so that no peer waits for a connection that is
+/// gone. Returns what is kept.
+async fn drain(machine: &Machine) -> Vec<Kept> {
     let deadline = time::now() + DRAIN;
     // Not before something was unsent: the answer to the order itself may not have been written yet.
     let mut silent_since = None;
-    loop {
-        let (now, stats) = (time::now(), machine.network.stats());
-        if stats.unsent > 0 {
+    let kept = loop {
+        if let Some(kept) = machine.network.cut_if_quiet() {
+            break kept;
+        }
+        let now = time::now();
+        if machine.network.stats().unsent > 0 {
             silent_since = Some(now);
         }
-        if stats.connections == 0
-            || now >= deadline
-            || silent_since.is_some_and(|since| now - since >= LINGER)
-        {
-            break;
+        if now >= deadline || silent_since.is_some_and(|since| now - since >= LINGER) {
+            break machine.network.cut();
         }
         sleep(Duration::from_micros(500)).await;
-    }
-    machine.network.abort_all();
+    };
     // The network's task sends the resets.
     sleep(Duration::from_millis(1)).await;
+    kept
 }
 
 /// What the successor is told, written.
@@ -223,7 +227,7 @@ fn prepare(
     staged: &mut Staged,
     timeline: &Timeline,
     quiesce: time::Instant,
-    trial: Trial,
+    (trial, kept): (Trial, &[Kept]),
 ) -> Result<Prepared, Refusal> {
     let failed = |message| Refusal::new(Code::StopFailed, message);
     let event = Event::new(&staged.manifest, &staged.manifest_text, identity().generation + 1);
@@ -245,7 +249,7 @@ fn prepare(
             by_order: trial.commit == CommitBy::Order,
             chunks_at: chunk_list,
         });
-    let handover = Handover::compose(machine, timeline, quiesce, trial, &measurements);
+    let handover = Handover::compose(machine, timeline, quiesce, trial, &measurements, kept);
     let record = handover::encode(&handover).map_err(|error| failed(format!("{error}")))?;
     let base = staged.chunks.range().start;
     let area_bytes = &mut staged.chunks.bytes()[(area.start - base) as usize..(area.end - base) as usize];
@@ -314,6 +318,7 @@ struct Jump {
     boot_info: u64,
     chunk_list: u64,
     stack: u64,
+    network: &'static Shared,
 }
 
 impl Jump {
@@ -332,6 +337,8 @@ impl Jump {
         let before = measured(self.measurements);
         let (marks, relaxed) = (pen.header(), Ordering::Relaxed);
         marks.network_off.store(tsc(), relaxed);
+        // The peers of connections that are kept cannot be heard any more: their silence must not be counted.
+        self.network.stand_still(Clock.now());
         network::shut_down();
         interrupts::disable();
         marks.stop_start.store(tsc(), relaxed);
@@ -360,6 +367,7 @@ impl Jump {
         if let Err(card) = network::init() {
             error!("the network did not come back: {card}");
         }
+        self.network.go_on(Clock.now());
         ended
     }
 }

@@ -64,6 +64,7 @@ impl Bochs {
             rig_log: Some(launched.files.log()),
             http: at.http,
             echo: at.echo,
+            tcp_echo: None,
             control: at.control,
             prepared,
             _turn: turn,

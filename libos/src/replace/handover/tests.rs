@@ -80,6 +80,15 @@ fn record() -> Handover {
         }),
         measurements: Measurements::default().extended(event("1.0.0")),
         history: history(1).past().to_vec(),
+        kept: [kept(40_000)].to_vec(),
+    }
+}
+
+fn kept(remote_port: u16) -> KeptRecord {
+    KeptRecord {
+        address: Ipv4Addr::new(10, 0, 2, 2),
+        remote_port,
+        local_port: 7,
     }
 }
 
@@ -321,6 +330,7 @@ fn nothing_above_its_limit_is_written() {
     assert!(malformed(|it| it.private = (100..=100 + MAX_RECORDS as u64)
         .map(|at| private(at, at + 1))
         .collect()));
+    assert!(malformed(|it| it.kept = (0..=MAX_KEPT as u16).map(kept).collect()));
     assert!(malformed(|it| it.cores = (0..2000)
         .map(|apic_id| HandedCore {
             apic_id,
@@ -367,6 +377,7 @@ fn the_largest_machine_fits() {
             ..private((1 << 30) + at * 2, (1 << 30) + at * 2 + 1)
         })
         .collect();
+    handover.kept = alloc::vec![kept(u16::MAX); MAX_KEPT];
     for at in 0..100 {
         handover
             .timeline
@@ -417,6 +428,7 @@ prop_compose! {
         spans in vec((0_u8..14, any::<u32>(), any::<u64>(), any::<u64>()), 0..=64),
         undelivered in vec((any::<u8>(), vec(any::<u8>(), 0..50)), 0..20),
         private in vec((0_u64..10, 1_u64..1 << 10, 1..=u32::MAX, any::<u8>()), 0..20),
+        kept in vec((any::<[u8; 4]>(), any::<u16>(), any::<u16>()), 0..=MAX_KEPT),
     ) -> Handover {
         let mut handover = record();
         let [unix_at_boot, tsc_at_boot, floor, quiesce_ns, replacements, pen] = numbers;
@@ -437,6 +449,9 @@ prop_compose! {
         }).collect();
         Handover {
             private,
+            kept: kept.into_iter().map(|(address, remote_port, local_port)| KeptRecord {
+                address: address.into(), remote_port, local_port,
+            }).collect(),
             generation, unix_at_boot, tsc_at_boot, floor, quiesce_ns, replacements, network, undelivered,
             tsc_hz: hz.0, apic_hz: hz.1, host_id: texts.2,
             pen: PenPlace { base, ..handover.pen },

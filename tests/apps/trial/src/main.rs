@@ -1,5 +1,5 @@
-//! For tests of whole machines: like `hello` it serves HTTP on port 80 and UDP echo on port 7; on request one of its cores
-//! misbehaves as broken software or hardware would.
+//! For tests of whole machines: like `hello` it serves HTTP on port 80 and UDP echo on port 7, and TCP echo on port 7
+//! besides; on request one of its cores misbehaves as broken software or hardware would.
 //!
 //! | request | what |
 //! |---|---|
@@ -23,6 +23,7 @@ use alloc::string::String;
 
 use libos::cpu::{self, CoreId, machine_check};
 use libos::http::{self, Request, Response};
+use libos::net::{TcpListener, TcpStream};
 use libos::{start, task};
 
 libos::main!(main);
@@ -30,6 +31,7 @@ libos::main!(main);
 async fn main() {
     libos::replace::health::check(health);
     task::spawn(echo::serve()).detach();
+    task::spawn(tcp_echo()).detach();
     if let Err(error) = http::serve(80, answer).await {
         log::error!("no HTTP: {error}");
     }
@@ -87,5 +89,26 @@ fn begin(core: &str, how: &str) -> Response {
     match misbehave::begin(core, how) {
         true => Response::text(200, "as you say\n"),
         false => Response::text(400, "there is no such misbehaviour\n"),
+    }
+}
+
+/// Its connections are kept across a replacement that fails.
+async fn tcp_echo() {
+    let mut listener = match TcpListener::bind(7) {
+        Ok(listener) => listener,
+        Err(error) => return log::error!("no TCP echo: {error}"),
+    };
+    loop {
+        let stream = listener.accept().await;
+        task::spawn(echo_stream(stream)).detach();
+    }
+}
+
+async fn echo_stream(mut stream: TcpStream) {
+    let mut piece = [0; 1024];
+    while let Ok(count @ 1..) = stream.read(&mut piece).await {
+        if stream.write_all(&piece[..count]).await.is_err() {
+            return;
+        }
     }
 }
