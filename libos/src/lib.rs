@@ -16,3 +16,5 @@ mod serve;
 pub mod start;
 pub mod task;
 pub mod telemetry;
+#[cfg(feature = "trial")]
+pub mod trial;
