@@ -88,10 +88,10 @@ fn the_chain_is_that_of_the_images_that_ran() {
         [committed("1.0.0", "1.1.0"), committed("1.1.0", "1.1.0")]
     );
     // What gave the machine back has run.
-    machine.stage(new);
+    machine.stage(&newest);
     machine.try_out();
     machine.end_trial("rollback");
     machine.wait_for_predecessor();
-    ran.push(new);
+    ran.push(&newest);
     assert_eq!(machine.status()["measurement"]["chain"], chain(&ran));
 }
