@@ -14,5 +14,6 @@ pub mod net;
 pub mod replace;
 mod serve;
 pub mod start;
+pub mod state;
 pub mod task;
 pub mod telemetry;

@@ -28,6 +28,8 @@ pub enum Owner {
     Predecessor,
     /// The TDX module's or a TD's, under a private KeyID: neither the heap nor an image touches it.
     Private,
+    /// The application's, for its successor too: no image touches it but through its name.
+    Preserved,
 }
 
 /// Why a range of memory could not be marked or released. Addresses are physical, in bytes.
@@ -65,6 +67,8 @@ pub struct Counts {
     pub predecessor: u64,
     /// [`Owner::Private`].
     pub private: u64,
+    /// [`Owner::Preserved`].
+    pub preserved: u64,
 }
 
 /// Neighbouring chunks, with RAM that is not in the map below and above.
@@ -139,6 +143,16 @@ impl ChunkMap {
             None
         })?;
         let chunks = start..start + count;
+        self.owners_mut(&chunks)?.fill(Some(owner));
+        Some(in_bytes(&chunks))
+    }
+
+    /// Takes the highest `count` neighbouring free chunks, for `owner`: low memory stays free for images, and what is taken so
+    /// one after the other lies together. `None`: there are not that many in a row, or `count` is 0.
+    pub fn take_top_run(&mut self, count: u64, owner: Owner) -> Option<Range<u64>> {
+        let runs = self.runs(None).filter(|run| run.end - run.start >= count);
+        let end = runs.last().filter(|_| count > 0)?.end;
+        let chunks = end - count..end;
         self.owners_mut(&chunks)?.fill(Some(owner));
         Some(in_bytes(&chunks))
     }
@@ -222,6 +236,7 @@ impl ChunkMap {
                 Some(Owner::Staged) => counts.staged += 1,
                 Some(Owner::Predecessor) => counts.predecessor += 1,
                 Some(Owner::Private) => counts.private += 1,
+                Some(Owner::Preserved) => counts.preserved += 1,
             }
         }
         counts

@@ -12,6 +12,7 @@ use crate::cpu::{current, stop};
 use crate::memory::{self, chunks::Owner};
 use crate::net::{Configuration, Neighbour, Origin};
 use crate::start::identity;
+use crate::state;
 use crate::telemetry::sink;
 
 impl Essentials {
@@ -61,6 +62,9 @@ impl Handover {
             start: range.start,
             end: range.end,
         };
+        let state = state::records();
+        // What the application keeps comes first; undelivered telemetry takes what is left.
+        let for_telemetry = handover::MAX_UNDELIVERED_BYTES - state::records::size(&state);
         let (floor, replacements) = machine.with(|state| (state.floor, state.replacements));
         Self {
             format: handover::FORMAT,
@@ -86,12 +90,14 @@ impl Handover {
             predecessor_chunks: memory::ranges_of(Owner::Own).into_iter().map(range).collect(),
             timeline: timeline.clone(),
             quiesce_ns: quiesce.0,
-            undelivered: sink::undelivered(handover::MAX_UNDELIVERED_BYTES)
+            undelivered: sink::undelivered(for_telemetry)
                 .into_iter()
                 .map(|(signal, body)| (signal.index() as u8, body))
                 .collect(),
             replacements,
             private: private::to_hand_over(),
+            state,
+            preserved: state::preserved::to_hand_over(),
         }
     }
 }

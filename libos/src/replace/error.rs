@@ -55,6 +55,8 @@ pub enum Code {
     StopFailed,
     /// Private pages were not reset.
     PrivatePages,
+    /// The application did not save its state.
+    StateNotSaved,
     /// Not enough free memory.
     NoMemory,
     /// The machine is going down.
@@ -63,7 +65,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, in the order of the documentation.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::BadRequest,
         Self::BadArchive,
         Self::BadManifest,
@@ -88,6 +90,7 @@ impl Code {
         Self::TooLarge,
         Self::StopFailed,
         Self::PrivatePages,
+        Self::StateNotSaved,
         Self::NoMemory,
         Self::ShuttingDown,
     ];
@@ -186,6 +189,11 @@ impl Code {
                 500,
                 "private-pages",
                 "the machine still serves; hand the private pages over, or move its guests away and restart it",
+            ),
+            Self::StateNotSaved => (
+                500,
+                "state-not-saved",
+                "the machine still serves; look at the application's words in its log before another try",
             ),
             Self::NoMemory => (
                 503,

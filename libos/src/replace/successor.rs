@@ -16,6 +16,7 @@ use crate::cpu::time::{self, Instant};
 use crate::cpu::{current, stop};
 use crate::memory::{self, chunks::Owner};
 use crate::start::identity;
+use crate::state::preserved;
 use crate::task::{sleep, yield_now};
 use crate::telemetry::sink;
 
@@ -43,6 +44,7 @@ pub(crate) async fn finish(machine: &'static Machine, handover: Option<Handover>
 
     let commit = time::now();
     take_over(memory::ranges_of(Owner::Predecessor)).await;
+    preserved::settle().await;
     if let Some(timeline) = &mut timeline {
         timeline.outcome = Outcome::Committed;
         timeline.record(Phase::Commit, identity().generation, commit.0, time::now().0);

@@ -11,7 +11,7 @@ use x86_64::instructions::interrupts;
 
 use super::early_flush;
 use super::error::{Code, Refusal};
-use super::handover::{self, Handover, PARAMETER_BYTES, PrivateRange};
+use super::handover::{self, Handover, PARAMETER_BYTES};
 use super::machine::Machine;
 use super::stage::Staged;
 use super::timeline::{Outcome, Phase, Timeline};
@@ -21,6 +21,7 @@ use crate::cpu::{CoreId, registers::tsc, stop, time};
 use crate::device::{network, serial};
 use crate::memory::{CHUNK, regions};
 use crate::start::identity;
+use crate::state::{self, Return};
 use crate::task::{sleep, spawn_on};
 use crate::telemetry::sink;
 
@@ -58,7 +59,11 @@ async fn attempt(machine: &'static Machine, staged: &mut Staged, timeline: &mut 
     let quiesce = time::now();
     machine.network.stop_accepting();
     drain(machine).await;
-    let problem = match prepare(machine, staged, timeline, quiesce) {
+    let prepared = match state::save().await {
+        Ok(()) => prepare(machine, staged, timeline, quiesce),
+        Err(problem) => Err(problem),
+    };
+    let problem = match prepared {
         Ok(boot_info) => {
             network::cut_off_others();
             let jump = Jump {
@@ -71,6 +76,7 @@ async fn attempt(machine: &'static Machine, staged: &mut Staged, timeline: &mut 
         }
         Err(problem) => problem,
     };
+    state::goes_on(Return::NotReplaced).await;
     machine.network.resume_accepting();
     timeline.record(Phase::Quiesce, identity().generation, quiesce.0, time::now().0);
     problem
@@ -143,7 +149,7 @@ fn prepare(
     record_part[..record.len()].copy_from_slice(&record);
     let record_start = area.start + PARAMETER_BYTES / 2;
     let own = machine_region(&staged.layout.own);
-    let memory = memory_for_successor(&machine.parameters.memory, &handover.private)?;
+    let memory = memory_for_successor(&machine.parameters.memory, &handover)?;
     let parameters = Parameters {
         memory: &memory,
         // A copy that the first stage made lies in the first instar's memory, which is wiped.
@@ -163,14 +169,18 @@ fn prepare(
         .map_err(|error| failed(format!("{error}")))
 }
 
-/// All memory but the private memory that is handed over: a successor that does not know of that must not know of it as
-/// memory either.
-fn memory_for_successor(memory: &[Region], private: &[PrivateRange]) -> Result<Vec<Region>, Refusal> {
-    let private: Vec<_> = private.iter().map(|range| range.start..range.end).collect();
-    let left = regions::carve(memory, &private);
+/// All memory but what is handed over: a successor that does not know of that must not know of it as memory either.
+fn memory_for_successor(memory: &[Region], handover: &Handover) -> Result<Vec<Region>, Refusal> {
+    let private = handover.private.iter().map(|it| it.start..it.end);
+    let preserved = handover.preserved.iter().map(|it| it.start..it.end);
+    carved(memory, &private.chain(preserved).collect::<Vec<_>>())
+}
+
+fn carved(memory: &[Region], handed: &[core::ops::Range<u64>]) -> Result<Vec<Region>, Refusal> {
+    let left = regions::carve(memory, handed);
     if left.len() > boot::MAX_REGIONS {
         let message = format!(
-            "the private memory that is handed over leaves the rest in {} pieces, and a successor reads {}",
+            "the memory that is handed over leaves the rest in {} pieces, and a successor reads {}",
             left.len(),
             boot::MAX_REGIONS
         );
@@ -228,20 +238,15 @@ impl Jump {
 mod tests {
     use super::*;
 
-    fn private(start: u64, end: u64) -> PrivateRange {
-        PrivateRange {
-            start: start * CHUNK,
-            end: end * CHUNK,
-            key_id: 40,
-            purpose: 1,
-        }
+    fn handed(start: u64, end: u64) -> core::ops::Range<u64> {
+        start * CHUNK..end * CHUNK
     }
 
     #[test]
     fn a_successor_is_not_given_what_is_handed_over_as_memory() {
         let region = |start, end| Region { start, end };
         let memory = [region(0, 0x9f000), region(0x10_0000, 20 * CHUNK)];
-        let left = memory_for_successor(&memory, &[private(5, 7), private(19, 20)]);
+        let left = carved(&memory, &[handed(5, 7), handed(19, 20)]);
         let expected = [
             region(0, 0x9f000),
             region(0x10_0000, 5 * CHUNK),
@@ -257,10 +262,10 @@ mod tests {
             end: 4096 * CHUNK,
         }];
         let holes =
-            |count: usize| -> Vec<_> { (1..=count as u64).map(|at| private(2 * at, 2 * at + 1)).collect() };
+            |count: usize| -> Vec<_> { (1..=count as u64).map(|at| handed(2 * at, 2 * at + 1)).collect() };
         let most = boot::MAX_REGIONS - 1;
-        assert!(memory_for_successor(&memory, &holes(most)).is_ok());
-        let refused = memory_for_successor(&memory, &holes(most + 1)).expect_err("too many");
+        assert!(carved(&memory, &holes(most)).is_ok());
+        let refused = carved(&memory, &holes(most + 1)).expect_err("too many");
         assert_eq!(refused.code, "private-pages");
     }
 }

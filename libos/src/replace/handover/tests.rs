@@ -70,6 +70,26 @@ fn record() -> Handover {
         undelivered: [(2, [1, 2, 3].to_vec()), (0, Vec::new())].to_vec(),
         replacements: 4,
         private: [private(7, 8), private(8, 11)].to_vec(),
+        state: [stashed("clock", 3), stashed("users", 40)].to_vec(),
+        preserved: [preserved(12, 14), preserved(14, 15)].to_vec(),
+    }
+}
+
+fn stashed(name: &str, bytes: usize) -> Stashed {
+    Stashed {
+        name: name.to_string(),
+        version: 2,
+        bytes: alloc::vec![0x5a; bytes],
+    }
+}
+
+/// Preserved memory from one chunk to before another.
+fn preserved(start: u64, end: u64) -> PreservedRange {
+    PreservedRange {
+        start: start * CHUNK_BYTES,
+        end: end * CHUNK_BYTES,
+        name: alloc::format!("region {start}"),
+        version: 1,
     }
 }
 
@@ -92,7 +112,7 @@ fn impossible(change: impl FnOnce(&mut Handover)) -> HandoverError {
 /// A record around any body, with the right sum.
 fn sealed(body: &[u8]) -> Vec<u8> {
     let mut bytes = [&[0; HEADER], body].concat();
-    seal(&mut bytes).expect("small");
+    envelope::seal(MAGIC, &mut bytes).expect("small");
     bytes
 }
 
@@ -151,11 +171,11 @@ fn headers_say_what_is_wrong() {
 
 #[test]
 fn a_newer_record_is_read_if_it_may_be() {
-    // The outer map's head for 18 fields is one byte, 0xb2; a newer writer has two more, one of them deep.
+    // The outer map's head for 20 fields is one byte, 0xb4; a newer writer has two more, one of them deep.
     let good = encode(&record()).expect("encodes");
-    assert_eq!(good[HEADER], 0xb2);
+    assert_eq!(good[HEADER], 0xb4);
     let newer = [
-        &[0xb4],
+        &[0xb6],
         &good[HEADER + 1..],
         &[0x18, 200, 0x82, 1, 0xa1, 0x61, b'x', 0xf6],
         &[0x18, 201, 0x9f, 1, 0xff],
@@ -181,8 +201,8 @@ fn what_has_a_default_may_be_missing_and_nothing_else() {
     }
     starts.push(body.len());
     for field in 0..starts.len() - 1 {
-        let without = [&[0xb1], &body[1..starts[field]], &body[starts[field + 1]..]].concat();
-        let optional = matches!(field, 9 | 14..=17);
+        let without = [&[0xb3], &body[1..starts[field]], &body[starts[field + 1]..]].concat();
+        let optional = matches!(field, 9 | 14..=19);
         assert_eq!(
             decode(&sealed(&without)).is_ok(),
             optional,
@@ -243,6 +263,26 @@ fn what_cannot_be_is_not_even_written() {
     ] {
         assert_eq!(wrong, Impossible("private memory"));
     }
+    let preserved_memory = |change: fn(&mut Vec<PreservedRange>)| impossible(|it| change(&mut it.preserved));
+    for wrong in [
+        preserved_memory(|it| it[0].start += 4096),
+        preserved_memory(|it| it[1].end -= 4096),
+        preserved_memory(|it| it[0].end = it[0].start),
+        preserved_memory(|it| it.swap(0, 1)),
+        preserved_memory(|it| it[0].end = 15 * CHUNK_BYTES),
+        preserved_memory(|it| it[0].start = 10 * CHUNK_BYTES),
+        preserved_memory(|it| *it = [preserved(3, 5)].to_vec()),
+    ] {
+        assert_eq!(wrong, Impossible("preserved memory"));
+    }
+    assert_eq!(
+        impossible(|it| it.state[1].name = it.state[0].name.clone()),
+        Impossible("state")
+    );
+    assert_eq!(
+        impossible(|it| it.state[0].bytes = alloc::vec![0; crate::state::MAX_BYTES - 10]),
+        Impossible("state")
+    );
     assert_eq!(network(|it| it.mac[0] = 1), Impossible("hardware address"));
     assert_eq!(network(|it| it.prefix = 33), Impossible("network address"));
     assert_eq!(
@@ -293,8 +333,19 @@ fn nothing_above_its_limit_is_written() {
 #[test]
 fn the_largest_machine_fits() {
     let mut handover = record();
-    handover.undelivered =
-        alloc::vec![(1, alloc::vec![0; MAX_UNDELIVERED_BYTES / MAX_UNDELIVERED]); MAX_UNDELIVERED];
+    // As `compose` does it: telemetry gets what the application's state has left.
+    let each = crate::state::MAX_BYTES / crate::state::MAX_RECORDS;
+    handover.state = (10..10 + crate::state::MAX_RECORDS)
+        .map(|number| stashed(&alloc::format!("{number}"), each - 2))
+        .collect();
+    let left = MAX_UNDELIVERED_BYTES - state::records::size(&handover.state);
+    handover.undelivered = alloc::vec![(1, alloc::vec![0; left / MAX_UNDELIVERED]); MAX_UNDELIVERED];
+    let region = |at: u64| PreservedRange {
+        name: alloc::format!("{at:032}"),
+        version: u32::MAX,
+        ..preserved((1 << 31) + at * 2, (1 << 31) + at * 2 + 1)
+    };
+    handover.preserved = (0..MAX_PRESERVED as u64).map(region).collect();
     handover.cores = (0..512)
         .map(|apic_id| HandedCore {
             apic_id,
@@ -325,7 +376,7 @@ fn the_largest_machine_fits() {
         cycles: u64::MAX,
     };
     handover.timeline.flushes = alloc::vec![flush; 512];
-    assert_eq!(encode(&handover).and_then(|bytes| decode(&bytes)), Ok(handover));
+    assert!(encode(&handover).and_then(|bytes| decode(&bytes)) == Ok(handover));
 }
 
 fn network() -> impl Strategy<Value = NetworkRecord> {
@@ -416,7 +467,7 @@ proptest! {
             let at = HEADER + at.index(bytes.len() - HEADER);
             bytes[at] = byte;
         }
-        seal(&mut bytes).expect("no larger than it was");
+        envelope::seal(MAGIC, &mut bytes).expect("no larger than it was");
         if let Ok(read) = decode(&bytes) {
             prop_assert!(encode(&read).is_ok());
         }

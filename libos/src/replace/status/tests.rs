@@ -47,6 +47,7 @@ fn status<'a>(timeline: &'a Timeline, decision: &'a FlushDecision, module: &'a M
         staged: 1,
         predecessor: 0,
         private: 0,
+        preserved: 0,
     };
     Status {
         image: Image {
