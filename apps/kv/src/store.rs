@@ -185,7 +185,7 @@ impl<A: Arena> Store<A> {
 
     /// Visits about `count` keys from `cursor` on, 0 for all from the beginning. Returns where to go on, 0 at the end. Keys
     /// that are there all the time are visited once, whatever happens to others.
-    pub fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(Entry<'_, A>)) -> u64 {
+    pub fn scan<'a>(&'a self, cursor: u64, count: usize, mut visit: impl FnMut(Entry<'a, A>)) -> u64 {
         let mut left = count.max(1);
         let mut last = None;
         let walked = self.walk(TRIE_AT, 0, 0, cursor, &mut |prefix, record| {
