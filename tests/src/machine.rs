@@ -83,6 +83,8 @@ pub struct Machine {
     pub http: SocketAddr,
     /// UDP, the application's echo.
     pub echo: SocketAddr,
+    /// TCP, the application's RESP. Bochs forwards none: port 0 there.
+    pub resp: SocketAddr,
     /// TCP, the control plane.
     pub control: SocketAddr,
     /// Images and keys that this machine believes.
@@ -112,7 +114,8 @@ impl Setup {
     pub fn start(&self) -> Machine {
         let prepared = self.app.prepared();
         let turn = turn();
-        let [http, control] = [0; 2].map(|_| free(TcpListener::bind(ANY).and_then(|port| port.local_addr())));
+        let [http, resp, control] =
+            [0; 3].map(|_| free(TcpListener::bind(ANY).and_then(|port| port.local_addr())));
         let echo = free(UdpSocket::bind(ANY).and_then(|port| port.local_addr()));
         let mut command = Command::new("qemu-system-x86_64");
         command
@@ -128,7 +131,7 @@ impl Setup {
             ])
             .arg("-netdev")
             .arg(format!(
-                "user,id=n,hostfwd=tcp:{http}-:80,hostfwd=udp:{echo}-:7,hostfwd=tcp:{control}-:7700"
+                "user,id=n,hostfwd=tcp:{http}-:80,hostfwd=udp:{echo}-:7,hostfwd=tcp:{resp}-:6379,hostfwd=tcp:{control}-:7700"
             ))
             .args([
                 "-device",
@@ -149,6 +152,7 @@ impl Setup {
             rig_log: None,
             http,
             echo,
+            resp,
             control,
             prepared,
             _turn: turn,

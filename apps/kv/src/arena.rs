@@ -101,9 +101,7 @@ pub(crate) mod testing {
         }
 
         fn load(&self, at: Pos) -> u64 {
-            self.bytes(at, 8)
-                .try_into()
-                .map_or(0, u64::from_le_bytes)
+            self.bytes(at, 8).try_into().map_or(0, u64::from_le_bytes)
         }
 
         fn store(&mut self, at: Pos, value: u64) {
@@ -121,7 +119,10 @@ pub(crate) mod testing {
             let start = at.offset() + skip;
             let range = start..start + bytes.len();
             self.count();
-            if let Some(place) = self.segments.get_mut(at.segment()).and_then(|it| it.get_mut(range))
+            if let Some(place) = self
+                .segments
+                .get_mut(at.segment())
+                .and_then(|it| it.get_mut(range))
             {
                 place.copy_from_slice(bytes);
             }

@@ -111,7 +111,12 @@ impl Books {
         if arena.segment_bytes(segment + 1) < bytes {
             return None;
         }
-        self.give_rest(arena, change, Pos::new(segment, offset), end.saturating_sub(offset));
+        self.give_rest(
+            arena,
+            change,
+            Pos::new(segment, offset),
+            end.saturating_sub(offset),
+        );
         change.set(self.segment(), segment as u64 + 1);
         change.set(self.offset(), bytes as u64);
         Some(Pos::new(segment + 1, 0))

@@ -44,7 +44,9 @@ impl Change {
     /// # Panics
     /// If there are more than [`MAX_WORDS`]: each operation's number is known.
     pub fn set(&mut self, at: Pos, value: u64) {
-        let planned = self.words[..self.count].iter_mut().find(|(place, _)| *place == at);
+        let planned = self.words[..self.count]
+            .iter_mut()
+            .find(|(place, _)| *place == at);
         match planned {
             Some(word) => word.1 = value,
             None => {
@@ -69,7 +71,10 @@ impl Change {
 pub fn finish(arena: &mut impl Arena, log: Pos) {
     let count = arena.load(log).min(MAX_WORDS as u64) as usize;
     for index in 0..count {
-        let (at, value) = (arena.load(entry(log, index)), arena.load(entry(log, index).plus(8)));
+        let (at, value) = (
+            arena.load(entry(log, index)),
+            arena.load(entry(log, index).plus(8)),
+        );
         arena.store(Pos(at), value);
     }
     if count > 0 {

@@ -15,7 +15,7 @@ use kv_store::resp::{Parsed, Replies, parse};
 use kv_store::session::Session;
 use kv_store::store::Store;
 use libos::cpu::{random, time};
-use libos::net::{ListenOptions, TcpError, TcpListener, TcpStream};
+use libos::net::{ListenOptions, TcpError, TcpListener, TcpOptions, TcpStream};
 use libos::state::{self, Return};
 use libos::{start, task};
 use memory::Regions;
@@ -59,9 +59,15 @@ async fn main() {
         data.handing_over = false;
     });
     task::spawn(sweep()).detach();
+    // redis-benchmark opens fifty at once, and again as soon as it has closed them. Who finds no room is not answered, and
+    // tries again seconds later.
     let options = ListenOptions {
-        backlog: 32,
-        connections: 100,
+        backlog: 56,
+        connections: 150,
+        tcp: TcpOptions {
+            receive_buffer: 4096,
+            transmit_buffer: 4096,
+        },
         ..ListenOptions::default()
     };
     let listener = libos::net::default_network()
@@ -86,13 +92,18 @@ fn open() -> Result<(), String> {
     let told = |error: &dyn core::fmt::Display| alloc::format!("{error}");
     let regions = Regions::open().map_err(|error| told(&error))?;
     let store = Store::open(regions, [random::number(), random::number()]).map_err(|error| told(&error))?;
-    log::info!("{} keys, {} of {} bytes in use", store.keys(), store.used().0, store.used().1);
+    log::info!(
+        "{} keys, {} of {} bytes in use",
+        store.keys(),
+        store.used().0,
+        store.used().1
+    );
     DATA.lock().store = Some(store);
     Ok(())
 }
 
 /// Does something with the store, as soon as this is allowed.
-async fn with_store<R>(mut action: impl FnMut(&mut Store<Regions>) -> R) -> Option<R> {
+async fn with_store<R>(action: impl FnOnce(&mut Store<Regions>) -> R) -> Option<R> {
     loop {
         {
             let mut data = DATA.lock();

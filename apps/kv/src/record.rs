@@ -146,8 +146,15 @@ impl Draft<'_> {
     pub fn write(&self, arena: &mut impl Arena, at: Pos, format: Format) {
         let header = format.header();
         let value = self.value[0].len() + self.value[1].len();
-        let one = format as u64 | u64::from(STRING) << 8 | (header as u64) << 16 | (self.key.len() as u64) << 32;
-        let words = [one, value as u64, self.expires.unwrap_or(0), self.now, self.revision + 1];
+        let one =
+            format as u64 | u64::from(STRING) << 8 | (header as u64) << 16 | (self.key.len() as u64) << 32;
+        let words = [
+            one,
+            value as u64,
+            self.expires.unwrap_or(0),
+            self.now,
+            self.revision + 1,
+        ];
         let mut buffer = [0; LEAST_HEADER + 16];
         for (place, word) in buffer.chunks_exact_mut(8).zip(words) {
             place.copy_from_slice(&word.to_le_bytes());

@@ -199,8 +199,14 @@ mod tests {
     fn requests_of_both_kinds() {
         let (found, used) = words(b"*2\r\n$3\r\nGET\r\n$2\r\n\r\n\r\nPING\r\n").expect("a request");
         assert_eq!(found, [&b"GET"[..], b"\r\n"]);
-        assert_eq!(words(&b"*2\r\n$3\r\nGET\r\n$2\r\n\r\n\r\nPING\r\n"[used..]), Some(([&b"PING"[..]].to_vec(), 6)));
-        assert_eq!(words(b"  SET a  b\n"), Some(([&b"SET"[..], b"a", b"b"].to_vec(), 11)));
+        assert_eq!(
+            words(&b"*2\r\n$3\r\nGET\r\n$2\r\n\r\n\r\nPING\r\n"[used..]),
+            Some(([&b"PING"[..]].to_vec(), 6))
+        );
+        assert_eq!(
+            words(b"  SET a  b\n"),
+            Some(([&b"SET"[..], b"a", b"b"].to_vec(), 11))
+        );
         for empty in [&b"\r\n"[..], b"*0\r\n", b"*-1\r\n"] {
             assert_eq!(words(empty), Some((Vec::new(), empty.len())));
         }
@@ -220,7 +226,11 @@ mod tests {
             b"*1\rx",
             &[b'a'; MAX_LINE],
         ] {
-            assert!(matches!(parse(wrong), Parsed::Error(_)), "{}", wrong.escape_ascii());
+            assert!(
+                matches!(parse(wrong), Parsed::Error(_)),
+                "{}",
+                wrong.escape_ascii()
+            );
         }
         assert_eq!(parse(b"*4096\r\n"), Parsed::Incomplete);
         // Each word is allowed, all of them together are not.
@@ -235,7 +245,18 @@ mod tests {
     fn numbers_are_strict() {
         assert_eq!(integer(b"-9223372036854775808"), Some(i64::MIN));
         assert_eq!(integer(b"0"), Some(0));
-        for wrong in [&b""[..], b"-", b"-0", b"01", b"+1", b" 1", b"1 ", b"9223372036854775808", b"1.0", b"\xff"] {
+        for wrong in [
+            &b""[..],
+            b"-",
+            b"-0",
+            b"01",
+            b"+1",
+            b" 1",
+            b"1 ",
+            b"9223372036854775808",
+            b"1.0",
+            b"\xff",
+        ] {
             assert_eq!(integer(wrong), None, "{}", wrong.escape_ascii());
         }
     }

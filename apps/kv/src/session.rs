@@ -84,7 +84,8 @@ impl Session {
         Replies(out).array(queue.commands.len());
         for words in &queue.commands {
             if out.len() - start > MAX_REPLIES {
-                Replies(out).error("ERR the transaction's replies are too large: this command was not carried out");
+                Replies(out)
+                    .error("ERR the transaction's replies are too large: this command was not carried out");
                 continue;
             }
             let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
@@ -104,7 +105,8 @@ impl Queue {
             self.commands = Vec::new();
             return Err("ERR the transaction is too large: at most 1024 commands of 4 MiB");
         }
-        self.commands.push(words.iter().map(|word| word.to_vec()).collect());
+        self.commands
+            .push(words.iter().map(|word| word.to_vec()).collect());
         Ok(())
     }
 }

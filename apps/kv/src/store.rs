@@ -46,7 +46,9 @@ const FIRST: usize = 4096;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum OpenError {
     /// A later version's.
-    #[error("the data has layout {0}, and this version knows {LAYOUT}: it is kept for a version that knows it")]
+    #[error(
+        "the data has layout {0}, and this version knows {LAYOUT}: it is kept for a version that knows it"
+    )]
     Layout(u64),
     /// Not a store.
     #[error("the memory holds something else than a store")]
@@ -136,9 +138,7 @@ impl<A: Arena> Store<A> {
         let class = class_for(draft.bytes(self.format)).ok_or(Full)?;
         let place = self.make_place(draft.key)?;
         let mut change = Change::new();
-        let block = BOOKS
-            .take(&mut self.arena, &mut change, class)
-            .ok_or(Full)?;
+        let block = BOOKS.take(&mut self.arena, &mut change, class).ok_or(Full)?;
         let mut draft = *draft;
         if let Some(old) = place.found {
             draft.revision = old.written(&self.arena).map_or(0, |(_, revision)| revision);

@@ -88,7 +88,9 @@ impl<A: Arena> Context<'_, A> {
     }
 
     pub(super) fn scan(&mut self, cursor: &[u8], options: &[&[u8]]) -> Answer {
-        let cursor = core::str::from_utf8(cursor).ok().and_then(|text| text.parse().ok());
+        let cursor = core::str::from_utf8(cursor)
+            .ok()
+            .and_then(|text| text.parse().ok());
         let cursor: u64 = cursor.ok_or("ERR invalid cursor")?;
         let (mut pattern, mut count, mut strings) = (None, 10, true);
         let (options, rest) = options.as_chunks::<2>();
@@ -97,7 +99,10 @@ impl<A: Arena> Context<'_, A> {
                 b"MATCH" => pattern = Some(*value),
                 b"COUNT" => {
                     let wanted = integer(value).ok_or(NOT_AN_INTEGER)?;
-                    count = usize::try_from(wanted).ok().filter(|count| *count > 0).ok_or(SYNTAX)?;
+                    count = usize::try_from(wanted)
+                        .ok()
+                        .filter(|count| *count > 0)
+                        .ok_or(SYNTAX)?;
                 }
                 b"TYPE" => strings = value.eq_ignore_ascii_case(b"string"),
                 _ => return Err(SYNTAX.into()),

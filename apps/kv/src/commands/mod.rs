@@ -93,7 +93,10 @@ const fn arity(name: &[u8]) -> Option<(usize, usize)> {
 /// A command's name as it is compared.
 #[must_use]
 pub fn name(words: &[&[u8]]) -> Vec<u8> {
-    words.first().map(|word| word.to_ascii_uppercase()).unwrap_or_default()
+    words
+        .first()
+        .map(|word| word.to_ascii_uppercase())
+        .unwrap_or_default()
 }
 
 /// Whether there is such a command, with so many words.

@@ -2,7 +2,7 @@
 
 use alloc::format;
 
-use super::{Answer, Context, Long, Refused, Surroundings, SYNTAX, Then};
+use super::{Answer, Context, Long, Refused, SYNTAX, Surroundings, Then};
 use crate::arena::Arena;
 use crate::record::FORMAT;
 use crate::resp::integer;
@@ -68,8 +68,13 @@ impl<A: Arena> Context<'_, A> {
     /// What redis-benchmark asks for.
     fn config(&mut self, wanted: &[&[u8]]) -> Answer {
         let known = [("save", ""), ("appendonly", "no"), ("databases", "1")];
-        let asked = |name: &str| wanted.iter().any(|word| word.eq_ignore_ascii_case(name.as_bytes()));
-        self.out.array(2 * known.iter().filter(|(name, _)| asked(name)).count());
+        let asked = |name: &str| {
+            wanted
+                .iter()
+                .any(|word| word.eq_ignore_ascii_case(name.as_bytes()))
+        };
+        self.out
+            .array(2 * known.iter().filter(|(name, _)| asked(name)).count());
         for (name, value) in known.iter().filter(|(name, _)| asked(name)) {
             self.out.bulk(name.as_bytes());
             self.out.bulk(value.as_bytes());
@@ -96,7 +101,8 @@ impl<A: Arena> Context<'_, A> {
     /// What only records of format 2 tell of.
     fn object(&mut self, sub: &[u8], key: &[u8]) -> Answer {
         let written = self.find(key).ok_or("ERR no such key")?.written();
-        let (at, revision) = written.ok_or("ERR this key was written in record format 1, which does not say")?;
+        let (at, revision) =
+            written.ok_or("ERR this key was written in record format 1, which does not say")?;
         if sub.eq_ignore_ascii_case(b"IDLETIME") {
             return self.number(self.now.saturating_sub(at) / 1000);
         }
@@ -115,7 +121,10 @@ impl<A: Arena> Context<'_, A> {
             (b"POPULATE", [count, rest @ ..]) => {
                 let count = integer(count).and_then(|count| u64::try_from(count).ok());
                 let prefix = rest.first().copied().unwrap_or(b"key");
-                let size = rest.get(1).map_or(Some(0), |size| integer(size)).and_then(|size| usize::try_from(size).ok());
+                let size = rest
+                    .get(1)
+                    .map_or(Some(0), |size| integer(size))
+                    .and_then(|size| usize::try_from(size).ok());
                 match (count, size) {
                     (Some(count), Some(size)) if size <= 1 << 16 && prefix.len() <= 1024 => {
                         Ok(Then::Work(Long::populate(count, prefix, size)))
@@ -125,11 +134,18 @@ impl<A: Arena> Context<'_, A> {
             }
             (b"OBJECT", [key]) => {
                 let entry = self.find(key).ok_or("ERR no such key")?;
-                let text = format!("format:{} kind:{} bytes:{}", entry.format(), entry.kind(), entry.bytes());
+                let text = format!(
+                    "format:{} kind:{} bytes:{}",
+                    entry.format(),
+                    entry.kind(),
+                    entry.bytes()
+                );
                 self.out.simple(&text);
                 Ok(Then::Nothing)
             }
-            _ => Err(Refused("ERR DEBUG knows DIGEST, OBJECT key, POPULATE count [prefix] [size]".into())),
+            _ => Err(Refused(
+                "ERR DEBUG knows DIGEST, OBJECT key, POPULATE count [prefix] [size]".into(),
+            )),
         }
     }
 }

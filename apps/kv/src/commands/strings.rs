@@ -104,7 +104,9 @@ impl<A: Arena> Context<'_, A> {
 
     pub(super) fn append(&mut self, key: &[u8], more: &[u8]) -> Answer {
         let entry = self.string(key)?;
-        let (before, expires) = entry.map_or((Vec::new(), None), |entry| (entry.value().to_vec(), entry.expires()));
+        let (before, expires) = entry.map_or((Vec::new(), None), |entry| {
+            (entry.value().to_vec(), entry.expires())
+        });
         self.put(key, [&before, more], expires)?;
         self.number(before.len() + more.len())
     }

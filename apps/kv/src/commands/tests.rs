@@ -38,7 +38,11 @@ impl Client {
     /// A line of words, and the reply as text.
     fn say(&mut self, line: &str) -> String {
         let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
-        String::from_utf8(self.send(&words)).expect("text").replace("\r\n", " ").trim_end().into()
+        String::from_utf8(self.send(&words))
+            .expect("text")
+            .replace("\r\n", " ")
+            .trim_end()
+            .into()
     }
 
     fn talk(&mut self, talk: &[(&str, &str)]) {
@@ -70,8 +74,14 @@ fn strings_and_counters() {
         ("DECR a", ":123"),
         ("INCRBY a -23", ":100"),
         ("DECRBY a 1", ":99"),
-        ("DECRBY a -9223372036854775808", "-ERR value is not an integer or out of range"),
-        ("INCRBY a 9223372036854775807", "-ERR increment or decrement would overflow"),
+        (
+            "DECRBY a -9223372036854775808",
+            "-ERR value is not an integer or out of range",
+        ),
+        (
+            "INCRBY a 9223372036854775807",
+            "-ERR increment or decrement would overflow",
+        ),
         ("INCR c", "-ERR value is not an integer or out of range"),
         ("INCR new", ":1"),
         ("GETDEL a", "$2 99"),
@@ -103,7 +113,10 @@ fn keys_expire() {
         ("TTL a", ":10"),
         ("SET b 1 PX 5", "+OK"),
         ("SET b 1 EX 0", "-ERR invalid expire time in 'set' command"),
-        ("SET b 1 EX 9223372036854775807", "-ERR invalid expire time in 'set' command"),
+        (
+            "SET b 1 EX 9223372036854775807",
+            "-ERR invalid expire time in 'set' command",
+        ),
         ("PEXPIRE none 5", ":0"),
         ("TTL none", ":-2"),
         ("SET c 1", "+OK"),
@@ -113,9 +126,20 @@ fn keys_expire() {
         ("PERSIST c", ":0"),
     ]);
     client.now += 5;
-    client.talk(&[("GET b", "$-1"), ("EXISTS a b c", ":2"), ("DEL b", ":0"), ("SET b 2 NX", "+OK")]);
+    client.talk(&[
+        ("GET b", "$-1"),
+        ("EXISTS a b c", ":2"),
+        ("DEL b", ":0"),
+        ("SET b 2 NX", "+OK"),
+    ]);
     client.now += 10_000;
-    client.talk(&[("GET a", "$-1"), ("APPEND a x", ":1"), ("TTL a", ":-1"), ("EXPIRE a -1", ":1"), ("GET a", "$-1")]);
+    client.talk(&[
+        ("GET a", "$-1"),
+        ("APPEND a x", ":1"),
+        ("TTL a", ":-1"),
+        ("EXPIRE a -1", ":1"),
+        ("GET a", "$-1"),
+    ]);
 }
 
 #[test]
@@ -134,7 +158,10 @@ fn transactions() {
         ("MULTI", "+OK"),
         ("GET a b", "-ERR wrong number of arguments for 'get' command"),
         ("SET a 9", "+QUEUED"),
-        ("EXEC", "-EXECABORT Transaction discarded because of previous errors."),
+        (
+            "EXEC",
+            "-EXECABORT Transaction discarded because of previous errors.",
+        ),
         ("GET a", "$1 2"),
     ]);
 }
@@ -157,7 +184,11 @@ fn scan_finds_all_and_digest_tells_them_apart() {
     let before = client.say("DEBUG DIGEST");
     client.talk(&[("SET key:7 other", "+OK")]);
     assert_ne!(client.say("DEBUG DIGEST"), before);
-    client.talk(&[("SET key:7 value:7", "+OK"), ("DEBUG DIGEST", &before), ("DEL key:1", ":1")]);
+    client.talk(&[
+        ("SET key:7 value:7", "+OK"),
+        ("DEBUG DIGEST", &before),
+        ("DEL key:1", ":1"),
+    ]);
     assert_ne!(client.say("DEBUG DIGEST"), before);
 }
 

@@ -223,7 +223,9 @@ fn keys_whose_hashes_begin_alike_are_told_apart() {
     // Eleven bits of hash agree among a few thousand keys, so that several levels are used.
     let mut store = new(60, Format::One);
     for number in 0..6000 {
-        store.put(&draft(&key(number), &number.to_le_bytes())).expect("room");
+        store
+            .put(&draft(&key(number), &number.to_le_bytes()))
+            .expect("room");
     }
     for number in 0..6000 {
         let found = store.find(&key(number)).map(|entry| entry.value().to_vec());
