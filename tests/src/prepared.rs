@@ -40,6 +40,8 @@ pub enum App {
     Vault,
     /// A key-value server: version 1.1.0 writes record format 2.
     Kv,
+    /// It keeps records and regions: `tests/apps/keeper`.
+    Keeper,
 }
 
 impl App {
@@ -49,12 +51,14 @@ impl App {
         static HELLO: LazyLock<Prepared> = LazyLock::new(|| prepare("hello"));
         static TRIAL: LazyLock<Prepared> = LazyLock::new(|| prepare("trial"));
         static VAULT: LazyLock<Prepared> = LazyLock::new(|| prepare("vault"));
+        static KEEPER: LazyLock<Prepared> = LazyLock::new(|| prepare("keeper"));
         static KV: LazyLock<Prepared> = LazyLock::new(|| prepare_with("kv", Some("format-2")));
         match self {
             Self::Hello => &HELLO,
             Self::Trial => &TRIAL,
             Self::Vault => &VAULT,
             Self::Kv => &KV,
+            Self::Keeper => &KEEPER,
         }
     }
 }

@@ -196,6 +196,14 @@ fn a_million_keys_go_up_and_down() {
     assert_eq!(say(&machine, "GET key:1"), "changed");
     assert_eq!(say(&machine, "OBJECT FREQ key:999999"), "1");
     let many = up_and_down(&machine, MANY);
+    // By way of an image that knows nothing of it.
+    let digest = say(&machine, "DEBUG DIGEST");
+    machine.stage(&App::Hello.prepared().new);
+    machine.replace();
+    machine.assert_serves();
+    machine.stage(&machine.prepared.new);
+    machine.replace();
+    assert_eq!(say(&machine, "DEBUG DIGEST"), digest);
     assert_eq!(say(&machine, "DBSIZE"), MANY.to_string());
     let least = |figures: [(f64, f64); 2]| figures[0].1.min(figures[1].1);
     // A thousand times as many keys. Were one of them looked at in the blackout, it would be a second.
