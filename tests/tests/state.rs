@@ -79,8 +79,14 @@ fn without_its_state_nothing_is_replaced() {
     let mut returns = 0;
     machine.stage(&machine.prepared.new);
     for (hook, words) in [
-        ("/hook/fail", "the application did not save its state: told to fail"),
-        ("/hook/hang", "the application did not save its state within 1000 ms"),
+        (
+            "/hook/fail",
+            "the application did not save its state: told to fail",
+        ),
+        (
+            "/hook/hang",
+            "the application did not save its state within 1000 ms",
+        ),
     ] {
         told(&machine, hook);
         let order = machine.facts().replace(&machine.prepared.operator);

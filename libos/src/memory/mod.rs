@@ -127,6 +127,12 @@ pub fn with_chunks<R>(action: impl FnOnce(&mut ChunkMap) -> R) -> Option<R> {
     CHUNKS.lock().as_mut().map(action)
 }
 
+/// Another map, for tests; the one before it.
+#[cfg(test)]
+pub(crate) fn replace_map(map: Option<ChunkMap>) -> Option<ChunkMap> {
+    core::mem::replace(&mut *CHUNKS.lock(), map)
+}
+
 /// How many chunks there are, by owner.
 pub fn counts() -> chunks::Counts {
     with_chunks(|map| map.counts()).unwrap_or_default()

@@ -33,12 +33,18 @@ static REGIONS: Mutex<Regions> = Mutex::new(Regions {
     frozen: false,
 });
 
+/// The list is one for all tests.
+#[cfg(test)]
+pub(super) static TURN: Mutex<()> = Mutex::new(());
+
+#[cfg_attr(test, derive(Clone))]
 struct Regions {
     entries: Vec<Entry>,
     /// What the successor is told of is decided.
     frozen: bool,
 }
 
+#[cfg_attr(test, derive(Clone))]
 struct Entry {
     header: Header,
     /// Somebody has a [`Preserved`] of it.
@@ -365,3 +371,6 @@ pub(crate) async fn settle() {
         let _ = memory::with_chunks(|map| map.release(&released));
     }
 }
+
+#[cfg(test)]
+mod tests;
