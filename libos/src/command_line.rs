@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use core::str::FromStr;
 
+use loader::floor;
 use log::LevelFilter;
 
 use crate::confidential::policy::FlushPolicy;
@@ -62,6 +63,8 @@ pub struct CommandLine {
     pub flush: FlushPolicy,
     /// `instar.early-flush`.
     pub early_flush: EarlyFlush,
+    /// `instar.commit-needs=telemetry`: a successor is not committed before the collector has taken something from it.
+    pub commit_needs_telemetry: bool,
     /// `instar.ip`.
     pub address: AddressSource,
     /// `instar.gateway`, with a static address only.
@@ -72,6 +75,8 @@ pub struct CommandLine {
     pub host_id: Option<String>,
     /// `instar.max-image`: largest image that is taken, in bytes.
     pub max_image: u64,
+    /// `instar.floor`: no image of a lower security version runs. The first stage has seen to it at the cold boot.
+    pub floor: u64,
     /// `instar.log`: the least important level that is logged.
     pub log: LevelFilter,
     /// `OTEL_EXPORTER_OTLP_ENDPOINT`, as written; `None`: no telemetry is sent.
@@ -91,11 +96,13 @@ impl Default for CommandLine {
         Self {
             flush: FlushPolicy::default(),
             early_flush: EarlyFlush::default(),
+            commit_needs_telemetry: false,
             address: AddressSource::default(),
             gateway: None,
             dns: None,
             host_id: None,
             max_image: DEFAULT_MAX_IMAGE,
+            floor: 0,
             log: LevelFilter::Info,
             otel_endpoint: None,
             otel_headers: None,
@@ -128,11 +135,17 @@ impl CommandLine {
         match key {
             "instar.flush" => self.flush = flush(value)?,
             "instar.early-flush" => self.early_flush = early_flush(value)?,
+            "instar.commit-needs" => self.commit_needs_telemetry = needs(value)?,
             "instar.ip" => self.address = address(value)?,
             "instar.gateway" => self.gateway = Some(unicast(value)?),
             "instar.dns" => self.dns = Some(unicast(value)?),
             "instar.host-id" => self.host_id = Some(host_id(value)?),
             "instar.max-image" => self.max_image = size(value)?,
+            // The highest holds, as in the first stage.
+            floor::KEY => {
+                let given = floor::value(value).map_err(|_| "not a number from 0 to 2^64 - 1")?;
+                self.floor = self.floor.max(given);
+            }
             "instar.log" => self.log = level(value)?,
             "OTEL_EXPORTER_OTLP_ENDPOINT" => self.otel_endpoint = text(value),
             "OTEL_EXPORTER_OTLP_HEADERS" => self.otel_headers = text(value),
@@ -172,6 +185,14 @@ fn text(value: &str) -> Option<String> {
 
 fn flush(value: &str) -> Result<FlushPolicy, &'static str> {
     FlushPolicy::from_name(value).ok_or("not auto, always or never")
+}
+
+fn needs(value: &str) -> Result<bool, &'static str> {
+    match value {
+        "telemetry" => Ok(true),
+        "nothing" => Ok(false),
+        _ => Err("not telemetry or nothing"),
+    }
 }
 
 fn early_flush(value: &str) -> Result<EarlyFlush, &'static str> {
@@ -275,7 +296,7 @@ mod tests {
     fn every_key_is_read() {
         let options = CommandLine::parse(
             "instar.flush=never  instar.ip=10.0.2.15/24\tinstar.gateway=10.0.2.2 instar.dns=10.0.2.3 \
-             instar.host-id=rack7/u3 instar.max-image=1048576 instar.log=trace \
+             instar.host-id=rack7/u3 instar.max-image=1048576 instar.log=trace instar.floor=7 \
              OTEL_EXPORTER_OTLP_ENDPOINT=http://10.0.2.2:4318 OTEL_EXPORTER_OTLP_HEADERS=api-key=a=b,c=d \
              OTEL_SERVICE_NAME=kv OTEL_RESOURCE_ATTRIBUTES=deployment.environment.name=test\n",
         );
@@ -287,6 +308,7 @@ mod tests {
         assert_eq!(options.dns, Some(Ipv4Addr::new(10, 0, 2, 3)));
         assert_eq!(options.host_id.as_deref(), Some("rack7/u3"));
         assert_eq!(options.max_image, 1 << 20);
+        assert_eq!(options.floor, 7);
         assert_eq!(options.log, LevelFilter::Trace);
         assert_eq!(options.otel_endpoint.as_deref(), Some("http://10.0.2.2:4318"));
         assert_eq!(options.otel_headers.as_deref(), Some("api-key=a=b,c=d"));
@@ -320,6 +342,9 @@ mod tests {
             "instar.max-image=64M",
             "instar.max-image=99999999999999999999",
             "instar.log=loud",
+            "instar.floor=-1",
+            "instar.floor=",
+            "instar.floor",
             "quiet",
         ] {
             let options = CommandLine::parse(word);
@@ -360,6 +385,8 @@ mod tests {
     fn the_last_usable_value_holds() {
         let options = CommandLine::parse("instar.flush=always instar.flush=never instar.flush=x");
         assert_eq!((options.flush, options.ignored.len()), (FlushPolicy::Never, 1));
+        // But the floor does not fall.
+        assert_eq!(CommandLine::parse("instar.floor=4 instar.floor=2").floor, 4);
     }
 
     proptest! {
@@ -371,7 +398,7 @@ mod tests {
 
         #[test]
         fn any_value_is_read(key in 0_usize..7, value in "[0-9./a-z+-]{0,20}") {
-            let keys = ["flush", "early-flush", "ip", "gateway", "dns", "host-id", "max-image", "log"];
+            let keys = ["flush", "early-flush", "commit-needs", "ip", "gateway", "dns", "host-id", "max-image", "log"];
             let options = CommandLine::parse(&alloc::format!("instar.{}={value}", keys[key]));
             if let AddressSource::Static { address, prefix } = options.address {
                 prop_assert!(is_usable(address) && (1..=32).contains(&prefix));

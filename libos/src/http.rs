@@ -3,7 +3,7 @@
 use core::future::Future;
 
 use crate::clock::{Clock, SpawnHere};
-use crate::net::{BindError, TcpListener, TcpStream};
+use crate::net::{BindError, ListenOptions, TcpListener, TcpStream, default_network};
 
 pub use crate::net::http::{BodyError, Response};
 
@@ -19,6 +19,8 @@ where
     H: Fn(Request) -> F + Send + Sync + 'static,
     F: Future<Output = Response> + Send + 'static,
 {
-    crate::net::http::serve(TcpListener::bind(port)?, Clock, SpawnHere, handler).await;
+    let network = default_network().ok_or(BindError::NoNetwork)?;
+    let listener = TcpListener::bind_on(network, port, ListenOptions::HTTP)?;
+    crate::net::http::serve(listener, Clock, SpawnHere, handler).await;
     Ok(())
 }

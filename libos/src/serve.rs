@@ -15,7 +15,7 @@ use crate::confidential;
 use crate::cpu::{CoreId, current, machine_check, random, remind_others, start_others, stop, time};
 use crate::device::{network, serial};
 use crate::net::{self, Addressing, Configuration, Limits, Shared, Stack, Timer};
-use crate::replace::handover::{self, Handover};
+use crate::replace::handover::{self, Essentials, Handover};
 use crate::replace::{control, machine::Machine, successor};
 use crate::start::{Start, application, handover_record, identity};
 use crate::task::{sleep, spawn, spawn_on, yield_now};
@@ -24,11 +24,7 @@ use crate::telemetry;
 /// Runs the instar: first what answers the network, then all the rest.
 pub(crate) async fn run(start: Start) {
     let network_start = time::now();
-    let inherited = start
-        .predecessor
-        .as_ref()
-        .and_then(|handover| handover.network_configuration());
-    match bring_up(&start.options, inherited) {
+    match bring_up(&start.options, start.predecessor.as_ref()) {
         Ok(network) => {
             // At a cold boot nobody waits for an answer; a successor calls the cores when it has given one.
             if start.predecessor.is_none() {
@@ -146,8 +142,9 @@ fn announce(start: &Start, machine: &Machine, configuration: &Configuration) {
     ));
 }
 
-fn bring_up(options: &CommandLine, inherited: Option<Configuration>) -> Result<&'static Shared, Problem> {
+fn bring_up(options: &CommandLine, predecessor: Option<&Essentials>) -> Result<&'static Shared, Problem> {
     let nic = network::init()?;
+    let inherited = predecessor.and_then(Essentials::network_configuration);
     let addressing = match (inherited, options.address) {
         (Some(configuration), _) => Addressing::Handover(configuration),
         (None, AddressSource::Dhcp) => Addressing::Dhcp,
@@ -178,6 +175,9 @@ fn bring_up(options: &CommandLine, inherited: Option<Configuration>) -> Result<&
         .detach();
     }
     let network: &'static Shared = Box::leak(Box::new(Shared::new(stack)));
+    if let Some(predecessor) = predecessor {
+        network.leave_alone(predecessor.kept());
+    }
     net::install(network);
     spawn(async move {
         // The application's tasks come first: whoever asked during the blackout is waiting in the card, and must find the

@@ -12,6 +12,7 @@ use hermit_entry::boot_info::{BootInfo, HardwareInfo, LoadInfo, PlatformInfo, Ra
 use vm_fdt::FdtWriter;
 
 use crate::load::Loaded;
+use crate::measure;
 
 mod tree;
 
@@ -52,6 +53,8 @@ pub struct Parameters<'a> {
     pub operator_key: &'a str,
     /// The predecessor's handover record.
     pub handover: Option<Region>,
+    /// The chain of what this machine has run, with the image that is told; `None`: it is not known.
+    pub measurement: Option<measure::Chain>,
 }
 
 /// What an image was told.
@@ -73,6 +76,8 @@ pub struct OwnedParameters {
     pub operator_key: String,
     /// The predecessor's handover record.
     pub handover: Option<Region>,
+    /// The chain of what this machine has run, with this image; `None`: whoever loaded it did not tell.
+    pub measurement: Option<measure::Chain>,
 }
 
 /// What [`write()`] left.
@@ -252,6 +257,9 @@ fn build_tree(parameters: &Parameters<'_>) -> Result<vm_fdt::FdtWriterResult<Vec
         if let Some(handover) = handover {
             fdt.property_array_u64("instar,handover", &handover)?;
         }
+        if let Some(chain) = &parameters.measurement {
+            fdt.property("instar,measurement", &chain.0)?;
+        }
         fdt.end_node(chosen)?;
         fdt.end_node(root)?;
         fdt.finish()
@@ -273,6 +281,7 @@ pub fn tree_bytes(header: &[u8]) -> Result<usize, ReadError> {
 /// [`ReadError`] if it is none, or if something is missing that an image needs.
 pub fn read(fdt: &[u8]) -> Result<OwnedParameters, ReadError> {
     let (mut memory, mut rsdp, mut own, mut handover) = (Vec::new(), None, None, None);
+    let mut measurement = None;
     let (mut command_line, mut manifest) = (None, None);
     let (mut release_key, mut operator_key) = (None, None);
     tree::walk(fdt, |property| {
@@ -290,6 +299,11 @@ pub fn read(fdt: &[u8]) -> Result<OwnedParameters, ReadError> {
             ([b"chosen"], b"instar,own") => own = Some(region(property.value, "instar,own")?),
             ([b"chosen"], b"instar,handover") => {
                 handover = Some(region(property.value, "instar,handover")?);
+            }
+            ([b"chosen"], b"instar,measurement") => {
+                let value = <[u8; measure::BYTES]>::try_from(property.value)
+                    .map_err(|_| ReadError::Value("instar,measurement"))?;
+                measurement = Some(measure::Chain(value));
             }
             ([b"chosen"], b"instar,manifest") => manifest = Some(text(property.value, "instar,manifest")?),
             ([b"chosen"], b"instar,release-key") => {
@@ -314,6 +328,7 @@ pub fn read(fdt: &[u8]) -> Result<OwnedParameters, ReadError> {
         release_key: release_key.ok_or(ReadError::Missing("instar,release-key"))?,
         operator_key: operator_key.ok_or(ReadError::Missing("instar,operator-key"))?,
         handover,
+        measurement,
     })
 }
 

@@ -117,6 +117,26 @@ impl Parts {
         }
     }
 
+    /// The same program, signed as of another security version.
+    ///
+    /// # Panics
+    /// If it was not of security version 0.
+    #[must_use]
+    pub fn of_security_version(&self, version: u64, key: &SecretKey) -> Self {
+        let (old, new) = (
+            "security_version = 0\n",
+            format!("security_version = {version}\n"),
+        );
+        assert!(self.manifest.contains(old), "{}", self.manifest);
+        let manifest = self.manifest.replace(old, &new);
+        let signature = sign(manifest.as_bytes(), key);
+        Self {
+            manifest,
+            signature,
+            elf: self.elf.clone(),
+        }
+    }
+
     /// The members, to be changed before they are packed.
     #[must_use]
     pub fn members(&self) -> Vec<Member> {

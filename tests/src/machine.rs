@@ -43,6 +43,8 @@ pub enum Firmware {
 pub struct Setup {
     /// What it runs.
     pub app: App,
+    /// Another image to boot than the application's version 1.0.0.
+    pub image: Option<PathBuf>,
     /// How many cores.
     pub cores: u32,
     /// How much memory, in MiB.
@@ -63,6 +65,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             app: App::default(),
+            image: None,
             cores: 4,
             memory: 256,
             cpu: "max",
@@ -85,6 +88,8 @@ pub struct Machine {
     pub echo: SocketAddr,
     /// TCP, the application's RESP. Bochs forwards none: port 0 there.
     pub resp: SocketAddr,
+    /// TCP, the application's echo, if it has one; Bochs's machines are not reached there.
+    pub tcp_echo: Option<SocketAddr>,
     /// TCP, the control plane.
     pub control: SocketAddr,
     /// Images and keys that this machine believes.
@@ -114,8 +119,8 @@ impl Setup {
     pub fn start(&self) -> Machine {
         let prepared = self.app.prepared();
         let turn = turn();
-        let [http, resp, control] =
-            [0; 3].map(|_| free(TcpListener::bind(ANY).and_then(|port| port.local_addr())));
+        let [http, resp, control, tcp_echo] =
+            [0; 4].map(|_| free(TcpListener::bind(ANY).and_then(|port| port.local_addr())));
         let echo = free(UdpSocket::bind(ANY).and_then(|port| port.local_addr()));
         let mut command = Command::new("qemu-system-x86_64");
         command
@@ -131,7 +136,9 @@ impl Setup {
             ])
             .arg("-netdev")
             .arg(format!(
-                "user,id=n,hostfwd=tcp:{http}-:80,hostfwd=udp:{echo}-:7,hostfwd=tcp:{resp}-:6379,hostfwd=tcp:{control}-:7700"
+                "user,id=n,hostfwd=tcp:{http}-:80,hostfwd=udp:{echo}-:7,hostfwd=tcp:{tcp_echo}-:7,\
+                  hostfwd=tcp:{resp}-:6379,\
+                 hostfwd=tcp:{control}-:7700"
             ))
             .args([
                 "-device",
@@ -153,6 +160,7 @@ impl Setup {
             http,
             echo,
             resp,
+            tcp_echo: Some(tcp_echo),
             control,
             prepared,
             _turn: turn,
@@ -161,11 +169,12 @@ impl Setup {
 
     /// Where the image comes from.
     fn load(&self, prepared: &Prepared) -> Vec<OsString> {
+        let image = self.image.as_ref().unwrap_or(&prepared.old_path);
         let firmware: &[&str] = match self.firmware {
             Firmware::Pvh => {
                 let mut arguments: Vec<OsString> =
                     vec!["-kernel".into(), prepared.first_stage.clone().into()];
-                arguments.extend(["-initrd".into(), prepared.old_path.clone().into()]);
+                arguments.extend(["-initrd".into(), image.into()]);
                 arguments.extend(["-append".into(), (&self.append).into()]);
                 return arguments;
             }
@@ -173,7 +182,7 @@ impl Setup {
             Firmware::GrubUefi => &["-bios", "/usr/share/ovmf/OVMF.fd"],
         };
         let disk = scratch("grub.iso");
-        disk::make(&disk, &prepared.first_stage, &prepared.old_path, &self.append).expect("a boot medium");
+        disk::make(&disk, &prepared.first_stage, image, &self.append).expect("a boot medium");
         firmware
             .iter()
             .map(OsString::from)

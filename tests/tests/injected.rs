@@ -3,7 +3,6 @@
 
 use machine_tests::{
     clients,
-    image::Parts,
     machine::{DEADLINE, Machine, Setup, scratch},
     prepared::App,
     witness::Witness,
@@ -29,7 +28,7 @@ const FATAL: u64 = SURVIVABLE | 1 << 57;
 
 /// Where the pen lies, and in it the page of core 1.
 const PEN: u64 = 0x1_0000;
-const SLOT_1: u64 = PEN + 10 * 4096;
+const SLOT_1: u64 = PEN + 11 * 4096;
 
 /// Words of the pen's header (`libos/src/cpu/pen.rs`): the layout stays from version to version.
 #[derive(Clone, Copy)]
@@ -151,15 +150,16 @@ impl Injector {
     }
 
     fn send_nmi(&mut self) {
+        // A successor on trial has a watchdog, whose NMIs count too.
+        self.nmis = self.word(Word::Nmis) + u64::from(CORES);
         self.monitor.human("nmi").expect("an NMI");
         self.injections += 1;
-        self.nmis += u64::from(CORES);
     }
 
     /// Until every core has taken every NMI so far: two that come together would be one.
     fn wait_for_nmis(&mut self) {
         let expected = self.nmis;
-        self.wait("every core's NMI", Word::Nmis, |count| count == expected);
+        self.wait("every core's NMI", Word::Nmis, |count| count >= expected);
     }
 
     /// A machine check to one core, in a bank of its own. The core must have dealt with the one before: QEMU resets the
@@ -196,7 +196,9 @@ fn nothing_is_lost() {
     for round in 0..ROUNDS {
         let (what, word) = MOMENTS[round % MOMENTS.len()];
         let at = injector.injections;
+        // Nobody is on trial: these are the only ones.
         injector.nmi();
+        assert_eq!(injector.word(Word::Nmis), injector.nmis, "round {round}");
         injector.machine_check(round as u32 % CORES, SURVIVABLE);
         injector.wait_for_machine_checks();
 
@@ -290,30 +292,6 @@ fn a_core_that_was_never_called_survives() {
         .machine
         .wait_line("1 machine-check errors, the last in bank 2 of core 1");
     injector.machine.assert_serves();
-}
-
-/// Between two images: the successor's first instruction is none.
-#[test]
-fn a_fault_after_the_jump_is_told_and_resets_the_machine() {
-    let machine = Setup {
-        app: App::Trial,
-        ..Setup::default()
-    }
-    .boot();
-    let mut elf = machine.prepared.parts.elf.clone();
-    let mark = b"\x0f\x1f\x80ENTR";
-    let entry = elf
-        .windows(mark.len())
-        .position(|bytes| bytes == mark)
-        .expect("the entry's mark");
-    // UD2.
-    elf[entry..entry + 2].copy_from_slice(&[0x0f, 0x0b]);
-    machine.stage(&Parts::signed(&elf, "1.2.0", &machine.prepared.release).pack());
-    let answer = machine.order(&machine.facts().replace(&machine.prepared.operator));
-    assert_eq!(answer.status, 202, "{}", answer.body);
-    machine.wait_end();
-    let said = machine.said();
-    assert!(said.lines().any(|line| line.ends_with("JX")), "it says why");
 }
 
 /// In a running image.

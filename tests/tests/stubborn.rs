@@ -67,7 +67,8 @@ fn a_dead_core_is_no_reason_to_jump() {
     machine.stage(&machine.prepared.new);
     misbehave(&machine, 2, "dead");
     let before = machine.traces();
-    for _ in 0..2 {
+    let measured = machine.status()["measurement"].clone();
+    for failures in 1..=2 {
         let failed = machine.status()["last_replacement"]["trace_id"].clone();
         let answer = machine.order(&machine.facts().replace(&machine.prepared.operator));
         assert_eq!(answer.status, 202, "{}", answer.body);
@@ -80,6 +81,19 @@ fn a_dead_core_is_no_reason_to_jump() {
             .unwrap_or_default();
         // The dead core is still counted as online: nobody has heard otherwise.
         assert_eq!(machine.traces(), before, "as before the order");
+        assert_eq!(
+            status["measurement"], measured,
+            "what was not entered has not run"
+        );
+        let history = status["history"].as_array().expect("a history");
+        assert_eq!(history.len(), failures, "{history:?}");
+        let last = &history[failures - 1];
+        assert_eq!(
+            (&last["outcome"], &last["trace_id"]),
+            (&"failed".into(), &trace.into())
+        );
+        let reason = last["reason"].as_str().unwrap_or_default();
+        assert!(reason.starts_with("stop-failed: "), "{reason}");
         machine.assert_serves();
         let spans = collector.wait_for_spans("the failure at the collector", |spans| {
             spans

@@ -42,13 +42,13 @@ pub struct Cast {
 }
 
 impl Cast {
-    /// Builds `hello` 1.0.0 and 1.1.0 with the development keys.
+    /// Builds 1.0.0 and 1.1.0 of an application that serves UDP echo and HTTP, with the development keys.
     ///
     /// # Errors
     /// If building fails.
-    pub fn build() -> Result<Self> {
-        let first = build::build_app(&BuildOptions::new("hello").version("1.0.0"))?;
-        let second = build::build_app(&BuildOptions::new("hello").version("1.1.0"))?;
+    pub fn build(app: &str) -> Result<Self> {
+        let first = build::build_app(&BuildOptions::new(app).version("1.0.0"))?;
+        let second = build::build_app(&BuildOptions::new(app).version("1.1.0"))?;
         let push = Image::read(&second.path)?;
         let operator = keys::read_secret(&Role::Operator.secret_path(&keys::development()?))?;
         Ok(Self {

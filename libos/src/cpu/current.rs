@@ -109,6 +109,12 @@ pub fn this() -> &'static Core {
     }
 }
 
+/// Is `rsp` on the calling core's stack for NMIs?
+pub(super) fn came_into_nmi(rsp: u64) -> bool {
+    // SAFETY: the tables live for ever, and only the core itself uses them.
+    !online().is_empty() && unsafe { (*this().tables).nmi_stack().contains(&rsp) }
+}
+
 /// The number of the core that runs this; core 0 before the cores are set up.
 pub fn id() -> CoreId {
     if online().is_empty() {

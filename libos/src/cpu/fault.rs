@@ -1,7 +1,10 @@
 //! What is said when the processor refuses to go on.
 
+use core::fmt;
+
+use super::current;
 use super::interrupt::Frame;
-use super::{current, registers};
+use super::pen::Cause;
 use crate::memory;
 
 const NAMES: [&str; 22] = [
@@ -35,37 +38,51 @@ pub(super) fn report(frame: &Frame) -> ! {
     let name = NAMES.get(frame.vector as usize).unwrap_or(&"exception");
     let core = current::id();
     let place = frame.rip.wrapping_sub(memory::image().start);
-    crate::start::panic::console(format_args!(
-        "fault: {name} (vector {}, error {:#x}) on core {core} at image+{place:#x}\n\
+    let why = Explained(frame);
+    crate::start::panic::last_words(
+        Cause::Fault,
+        format_args!(
+            "fault: {name} (vector {}, error {:#x}) on core {core} at image+{place:#x}\n\
          rax {:016x} rbx {:016x} rcx {:016x} rdx {:016x}\n\
          rsi {:016x} rdi {:016x} rbp {:016x} rsp {:016x}\n\
          r8  {:016x} r9  {:016x} r10 {:016x} r11 {:016x}\n\
          r12 {:016x} r13 {:016x} r14 {:016x} r15 {:016x}\n\
-         rip {:016x} cs {:x} ss {:x} flags {:x}",
-        frame.vector,
-        frame.error,
-        frame.rax,
-        frame.rbx,
-        frame.rcx,
-        frame.rdx,
-        frame.rsi,
-        frame.rdi,
-        frame.rbp,
-        frame.rsp,
-        frame.r8,
-        frame.r9,
-        frame.r10,
-        frame.r11,
-        frame.r12,
-        frame.r13,
-        frame.r14,
-        frame.r15,
-        frame.rip,
-        frame.cs,
-        frame.ss,
-        frame.flags,
-    ));
-    if frame.vector == 14 {
+         rip {:016x} cs {:x} ss {:x} flags {:x}{why}",
+            frame.vector,
+            frame.error,
+            frame.rax,
+            frame.rbx,
+            frame.rcx,
+            frame.rdx,
+            frame.rsi,
+            frame.rdi,
+            frame.rbp,
+            frame.rsp,
+            frame.r8,
+            frame.r9,
+            frame.r10,
+            frame.r11,
+            frame.r12,
+            frame.r13,
+            frame.r14,
+            frame.r15,
+            frame.rip,
+            frame.cs,
+            frame.ss,
+            frame.flags,
+        ),
+    )
+}
+
+/// What a page fault's address means.
+struct Explained<'a>(&'a Frame);
+
+impl fmt::Display for Explained<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(frame) = self;
+        if frame.vector != 14 {
+            return Ok(());
+        }
         let address = x86_64::registers::control::Cr2::read_raw();
         let what = if memory::stack::is_guard(address) {
             "a stack overflow: this is a stack's guard page"
@@ -78,7 +95,6 @@ pub(super) fn report(frame: &Frame) -> ! {
         } else {
             "a write to what is read-only"
         };
-        crate::start::panic::console(format_args!("page fault address {address:#x}: {what}"));
+        write!(f, "\npage fault address {address:#x}: {what}")
     }
-    crate::start::panic::end_of_instar(registers::tsc())
 }

@@ -3,7 +3,9 @@
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use super::{apic, fault, fixup, machine_check, registers, stop, vector};
+use crate::replace::probation;
+
+use super::{apic, current, fault, fixup, machine_check, registers, stop, vector};
 
 /// What lies on the interrupt stack when a handler runs: the registers in the order in which the stubs push them, then
 /// what the processor pushed (Intel SDM vol. 3, figure 7-9).
@@ -60,6 +62,26 @@ global_asm!(
     "call {dispatch}",
     "fxrstor64 [rsp]",
     "mov rsp, rbx",
+    // A machine check that came into an NMI's handler returns without IRET, which would let the next NMI in, onto the same
+    // stack (SDM section 7.7.1). `dispatch` says so in the error code. The flags and the address to go on at are put onto the
+    // interrupted stack, below the red zone.
+    "cmp qword ptr [rsp + 8 * 15], 18",
+    "jne 2f",
+    "cmp qword ptr [rsp + 8 * 16], 0",
+    "je 2f",
+    "mov rax, [rsp + 8 * 20]",
+    "sub rax, 128 + 16",
+    "mov rcx, [rsp + 8 * 19]",
+    "mov [rax], rcx",
+    "mov rcx, [rsp + 8 * 17]",
+    "mov [rax + 8], rcx",
+    "mov [rsp + 8 * 20], rax",
+    "pop r15", "pop r14", "pop r13", "pop r12", "pop r11", "pop r10", "pop r9", "pop r8",
+    "pop rdi", "pop rsi", "pop rbp", "pop rbx", "pop rdx", "pop rcx", "pop rax",
+    "mov rsp, [rsp + 8 * 5]",
+    "popfq",
+    "ret 128",
+    "2:",
     "pop r15", "pop r14", "pop r13", "pop r12", "pop r11", "pop r10", "pop r9", "pop r8",
     "pop rdi", "pop rsi", "pop rbp", "pop rbx", "pop rdx", "pop rcx", "pop rax",
     "add rsp, 16",
@@ -83,6 +105,7 @@ extern "C" fn dispatch(frame: &mut Frame) {
     match frame.vector as u8 {
         2 => {
             count_nmi();
+            probation::watch();
             stop::leave_if_asked();
         }
         // Of an instruction that was tried on purpose: it goes on elsewhere, with the vector in RAX.
@@ -90,7 +113,10 @@ extern "C" fn dispatch(frame: &mut Frame) {
             Some(landing) => (frame.rip, frame.rax) = (landing, frame.vector),
             None => fault::report(frame),
         },
-        18 => machine_check::on_exception(frame),
+        18 => {
+            machine_check::on_exception(frame);
+            frame.error = current::came_into_nmi(frame.rsp).into();
+        }
         0..32 => fault::report(frame),
         _ => {
             frame.rip = registers::skip_halt(frame.rip);
@@ -108,7 +134,11 @@ fn count_nmi() {
 fn interrupt(number: u8) {
     match number {
         // A timer or wake-up interrupt ends the halt; the executor finds out what there is to do.
-        vector::TIMER | vector::WAKE => apic::end_of_interrupt(),
+        vector::TIMER => {
+            apic::end_of_interrupt();
+            probation::watch();
+        }
+        vector::WAKE => apic::end_of_interrupt(),
         vector::NETWORK => {
             crate::device::network::on_interrupt();
             apic::end_of_interrupt();

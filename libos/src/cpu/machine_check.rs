@@ -10,7 +10,10 @@ use core::sync::atomic::Ordering;
 
 use log::warn;
 
+use crate::start::panic::last_words;
+
 use super::interrupt::Frame;
+use super::pen::Cause;
 use super::pen::Header;
 use super::registers::{msr, read_msr, write_msr};
 use super::{current, fault, stop};
@@ -163,7 +166,6 @@ pub(super) fn on_exception(frame: &Frame) {
     let global = unsafe { read_msr(msr::MCG_STATUS) };
     if let Severity::Fatal(bank) = severity(global, capabilities, status) {
         report_fatal(global, bank);
-        fault::report(frame);
     }
     collect(capabilities);
     // Last: from here on another one may come (MCIP; a second one before this shuts the machine down).
@@ -171,18 +173,24 @@ pub(super) fn on_exception(frame: &Frame) {
     unsafe { write_msr(msr::MCG_STATUS, 0) };
 }
 
-fn report_fatal(global: u64, bank: Option<u8>) {
+fn report_fatal(global: u64, bank: Option<u8>) -> ! {
     let core = current::id();
     match bank.map(|bank| (bank, status(bank))) {
-        Some((bank, found)) => crate::start::panic::console(format_args!(
-            "machine check on core {core}: bank {bank} has status {:#018x}, address {:#x}: {}",
-            found.0,
-            address(bank, found).unwrap_or_default(),
-            found.describe(),
-        )),
-        None => crate::start::panic::console(format_args!(
-            "machine check on core {core}: its status is {global:#x}: nobody knows where the core could go on",
-        )),
+        Some((bank, found)) => last_words(
+            Cause::MachineCheck,
+            format_args!(
+                "machine check on core {core}: bank {bank} has status {:#018x}, address {:#x}: {}",
+                found.0,
+                address(bank, found).unwrap_or_default(),
+                found.describe(),
+            ),
+        ),
+        None => last_words(
+            Cause::MachineCheck,
+            format_args!(
+                "machine check on core {core}: its status is {global:#x}: nobody knows where the core could go on",
+            ),
+        ),
     }
 }
 

@@ -17,6 +17,7 @@ mod tables;
 pub mod time;
 pub mod vector;
 pub(crate) mod vmx;
+pub(crate) mod watchdog;
 
 pub use core_id::{ApicId, CoreId, CoreSet, MAX_CORES};
 

@@ -8,21 +8,32 @@
 //! The layout of [`Header`] and [`Slot`] is part of the handover between versions: fields are only ever added.
 
 mod code;
+mod epitaph;
+
+pub use epitaph::{Cause, Epitaph};
 
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+use core::time::Duration;
 
-use code::{pen_code, pen_code_end, pen_enter, pen_fault, pen_interrupt, pen_machine_check, pen_nmi};
+use code::{
+    pen_back, pen_code, pen_code_end, pen_enter, pen_fault, pen_interrupt, pen_machine_check, pen_nmi,
+};
 
 use super::core_id::{ApicId, CoreId};
-use super::{apic, tables, vector};
+use super::registers::tsc;
+use super::{apic, tables, time, vector, watchdog};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"INSTRPEN");
 
 const PAGE: u64 = 4096;
 
-/// Pages before the slots: header and code, GDT, IDT, page tables (1 + 1 + 4).
-const FIXED_PAGES: u64 = 9;
+/// Pages before the slots: header and code, GDT, IDT, page tables (1 + 1 + 4), epitaph.
+const FIXED_PAGES: u64 = 10;
+const EPITAPH_PAGE: u64 = 9;
 const CODE_OFFSET: usize = 0x100;
+
+/// How long a successor may take until it has handlers of its own. On hardware it is a matter of microseconds.
+const FIRST_HANDLERS: Duration = Duration::from_secs(2);
 
 const CODE_SELECTOR: u16 = 0x08;
 const DATA_SELECTOR: u16 = 0x10;
@@ -58,6 +69,18 @@ pub struct Header {
     /// The last one: core and bank (in the low byte), and the bank's status.
     pub(super) machine_check_place: AtomicU64,
     pub(super) machine_check_status: AtomicU64,
+    /// Where the predecessor goes on if its successor gives the machine back; 0: there is no way back.
+    pub(super) way_back: AtomicU64,
+    /// 1: core 0 flushes on the way back. The predecessor's decision, made from the right to flush.
+    pub(super) flush_on_the_way: AtomicU64,
+    /// TSC from which on a successor that has no handlers of its own yet counts as hung.
+    pub(super) hung_from: AtomicU64,
+    /// The code that takes core 0 back, on whatever page tables map the pen.
+    back: u64,
+    /// How the watchdog's interrupt reaches core 0: the I/O APIC's address, and its pin plus one in the low bits; 0: unknown.
+    pub(super) watchdog: AtomicU64,
+    /// The security floor. An older pen has zeros here: the rest of its page up to the code is unused.
+    floor: AtomicU64,
 }
 
 impl Header {
@@ -70,6 +93,16 @@ impl Header {
 
     pub(super) fn entry(&self) -> u64 {
         self.entry
+    }
+
+    /// Images of a lower security version do not run on this machine any more.
+    pub fn floor(&self) -> u64 {
+        self.floor.load(Ordering::SeqCst)
+    }
+
+    /// Raises the floor to `version`. It never falls.
+    pub fn raise_floor(&self, version: u64) {
+        self.floor.fetch_max(version, Ordering::SeqCst);
     }
 }
 
@@ -121,8 +154,10 @@ pub enum PenError {
 impl Pen {
     /// Where a machine's first instar makes the pen.
     pub const ADDRESS: u64 = 0x1_0000;
-    /// Version of the layout. 2 counts NMIs and machine checks.
-    pub const VERSION: u32 = 2;
+    /// Version of the layout. 2 counts NMIs and machine checks; 3 knows the way back and keeps the floor.
+    pub const VERSION: u32 = 3;
+    /// The first layout with a way back.
+    const WITH_WAY_BACK: u32 = 3;
     /// The oldest layout that can be taken over: the pen is as old as the machine.
     const OLDEST: u32 = 1;
 
@@ -205,6 +240,12 @@ impl Pen {
                 machine_checks_told: AtomicU64::new(0),
                 machine_check_place: AtomicU64::new(0),
                 machine_check_status: AtomicU64::new(0),
+                way_back: AtomicU64::new(0),
+                flush_on_the_way: AtomicU64::new(0),
+                hung_from: AtomicU64::new(0),
+                back: moved(&raw const pen_back),
+                watchdog: AtomicU64::new(0),
+                floor: AtomicU64::new(0),
             };
         }
         Self { header }
@@ -225,6 +266,77 @@ impl Pen {
             return Err(PenError::Unknown(address));
         }
         Ok(Self { header })
+    }
+
+    /// The pen that a predecessor left, if it waits there to go on. For a core that cannot go on and knows nothing yet.
+    ///
+    /// Memory outlives a reset, and a pen that was left by a machine before it must not be taken for one: the jump was just
+    /// now, by a clock that a reset sets to 0.
+    pub(crate) fn with_way_back() -> Option<Self> {
+        let header = Pen::ADDRESS as *mut Header;
+        // SAFETY: the low megabyte is mapped by every image's page tables, and is RAM or reads as anything.
+        let (magic, version) = unsafe { ((&raw const (*header).magic).read_volatile(), (*header).version) };
+        let pen = Self { header };
+        if magic != MAGIC || version < Self::WITH_WAY_BACK || !pen.can_go_back() {
+            return None;
+        }
+        let (jump, hung) = (
+            pen.header().jump.load(Ordering::Relaxed),
+            pen.header().hung_from.load(Ordering::Relaxed),
+        );
+        let patience = hung.checked_sub(jump)?;
+        (jump..hung.saturating_add(patience))
+            .contains(&tsc())
+            .then_some(pen)
+    }
+
+    /// Does a predecessor wait to go on?
+    pub(crate) fn can_go_back(self) -> bool {
+        self.has_way_back() && self.header().way_back.load(Ordering::SeqCst) != 0
+    }
+
+    /// Does this pen, which is as old as the machine, know the way back?
+    pub(crate) fn has_way_back(self) -> bool {
+        self.header().version >= Self::WITH_WAY_BACK
+    }
+
+    /// This instar goes on at `entry` if the successor gives the machine back, and core 0 flushes on its way if `flush`. From
+    /// now on the watchdog watches. On the pen's page tables.
+    pub(super) fn arm(self, entry: u64, flush: bool) {
+        if self.has_way_back() {
+            let header = self.header();
+            header
+                .hung_from
+                .store(tsc() + time::ticks(FIRST_HANDLERS), Ordering::SeqCst);
+            header.flush_on_the_way.store(flush.into(), Ordering::SeqCst);
+            header.way_back.store(entry, Ordering::SeqCst);
+            watchdog::start(self);
+        }
+    }
+
+    /// The instar that was to go on goes on. On the pen's page tables.
+    pub(super) fn disarm(self) {
+        if self.has_way_back() {
+            watchdog::stop(self);
+            self.header().way_back.store(0, Ordering::SeqCst);
+        }
+    }
+
+    /// The successor keeps the machine: nobody goes back. On an image's page tables.
+    pub(crate) fn forget_way_back(self) {
+        if self.can_go_back() {
+            // First: from here on no failure leads back.
+            self.header().way_back.store(0, Ordering::SeqCst);
+            if let Some(registers) = watchdog::registers(self) {
+                crate::memory::map_device(registers);
+                watchdog::stop(self);
+            }
+        }
+    }
+
+    /// Where core 0 goes, from the pen or from anywhere with interrupts off, to go back.
+    pub(crate) fn back(self) -> u64 {
+        self.header().back
     }
 
     /// Its address.
@@ -353,6 +465,59 @@ unsafe fn map_everything(level4: *mut u64, level3: *mut u64, level2: *mut u64) {
                     .add(index)
                     .write((index as u64) << 30 | LARGE | PRESENT_WRITABLE);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::core_id::MAX_CORES;
+    use super::*;
+    use crate::memory::chunks::{CHUNK_BYTES, ChunkMap, Owner};
+
+    fn header() -> Header {
+        // SAFETY: numbers and atomic numbers alone, for all of which zero is a value.
+        unsafe { core::mem::zeroed() }
+    }
+
+    #[test]
+    fn the_floor_never_falls() {
+        let header = header();
+        assert_eq!(header.floor(), 0);
+        for (version, floor) in [(3, 3), (2, 3), (0, 3), (u64::MAX, u64::MAX), (4, u64::MAX)] {
+            header.raise_floor(version);
+            assert_eq!(header.floor(), floor);
+        }
+    }
+
+    /// A pen of an older version is taken over with its page as it is: a field that is new must lie in what was unused.
+    #[test]
+    fn all_fields_lie_before_the_code() {
+        assert!(size_of::<Header>() <= CODE_OFFSET);
+    }
+
+    /// Images, heaps and page tables are made of chunks of this map, and the pen lies in none of them.
+    #[test]
+    fn no_image_is_ever_given_memory_of_the_pen() {
+        assert!(Pen::ADDRESS + Pen::bytes(MAX_CORES) <= CHUNK_BYTES);
+        // Whatever a memory map claims.
+        for regions in [
+            &[(0, 64 * CHUNK_BYTES)][..],
+            &[(0, 0xa_0000), (0x10_0000, 64 * CHUNK_BYTES)],
+            &[(Pen::ADDRESS, 64 * CHUNK_BYTES)],
+        ] {
+            for random in 0..200 {
+                let mut map = ChunkMap::new(regions);
+                let run = map
+                    .take_run(1 + random % 3, Owner::Staged, 4 << 30, random)
+                    .expect("there is room");
+                assert!(run.start >= CHUNK_BYTES, "{run:#x?}");
+            }
+            let mut map = ChunkMap::new(regions);
+            assert!(
+                map.mark(&(Pen::ADDRESS..Pen::ADDRESS + 4096), Owner::Own)
+                    .is_err()
+            );
         }
     }
 }

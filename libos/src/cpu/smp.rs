@@ -236,6 +236,54 @@ pub(super) unsafe fn park(pen: Pen) {
     apic::enable();
 }
 
+/// The calling core, which is core 0, enters an image, and is back when the image's instar gives the machine back: with
+/// interrupts off, on the pen's tables.
+///
+/// # Safety
+/// As [`loader::jump::enter`]. The pen's way back is [`back_entry`].
+pub(super) unsafe fn visit(entry: u64, boot_info: u64, stack: u64) {
+    // SAFETY: as the caller says; core 0's place in `STACKS` is used for nothing else.
+    unsafe { visit_image(entry, boot_info, stack, STACKS.0[CoreId::BOOT.index()].get()) }
+}
+
+/// Where the pen sends core 0 on its way back to this instar; RDI is core 0's slot.
+pub(super) fn back_entry() -> u64 {
+    leave_pen as *const () as u64
+}
+
+/// Saves where it was called from, as [`enter_pen`] does, and enters the image.
+#[unsafe(naked)]
+unsafe extern "C" fn visit_image(entry: u64, boot_info: u64, stack: u64, saved: *mut u64) {
+    unsafe extern "C" fn enter(entry: u64, boot_info: u64, stack: u64) -> ! {
+        // SAFETY: as the caller of `visit` says.
+        unsafe { loader::jump::enter(entry, boot_info, stack, CoreId::BOOT.index() as u32) }
+    }
+    naked_asm!(
+        "push rbp", "push rbx", "push r12", "push r13", "push r14", "push r15",
+        "mov [rcx], rsp",
+        "jmp {enter}",
+        enter = sym enter,
+    )
+}
+
+/// The calling core waits in the pen for another instar to call it.
+///
+/// # Safety
+/// Interrupts are off, and no instar needs what this core was doing.
+pub(super) unsafe fn park_for_good(pen: Pen, core: CoreId) -> ! {
+    let slot = core::ptr::from_ref(pen.slot(core)) as u64;
+    // SAFETY: this core's own slot. Where it would go on in this instar is written to its own place, and never used.
+    unsafe {
+        enter_pen(
+            slot,
+            pen.address(),
+            STACKS.0[core.index()].get(),
+            pen.header().entry(),
+        );
+    }
+    super::registers::halt_forever()
+}
+
 /// Calls `core` out of the pen into this instar: where it parked, or at its first start.
 pub(super) fn unpark(pen: Pen, core: CoreId) {
     pen.call(core, leave_pen as *const () as u64);

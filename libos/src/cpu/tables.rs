@@ -63,6 +63,12 @@ impl Tables {
         tables
     }
 
+    /// The stack that NMIs come on.
+    pub fn nmi_stack(&self) -> core::ops::Range<u64> {
+        let top = self.stacks[IST_NMI - 1].top();
+        top - INTERRUPT_STACK_BYTES as u64..top
+    }
+
     /// Makes this core use these tables and the shared IDT.
     ///
     /// # Safety

@@ -93,6 +93,11 @@ pub fn at(value: u64) -> Instant {
     ))
 }
 
+/// How many ticks of the TSC `span` is.
+pub fn ticks(span: Duration) -> u64 {
+    (span.as_nanos() * u128::from(TSC_HZ.load(Ordering::Relaxed)) / 1_000_000_000) as u64
+}
+
 /// `moment` as nanoseconds since 1970.
 pub fn unix(moment: Instant) -> u64 {
     UNIX_AT_BOOT.load(Ordering::Relaxed) + moment.0

@@ -27,8 +27,26 @@ pub trait Memory {
 const MAX_TABLE: usize = 1 << 20;
 const HEADER: usize = 36;
 
+/// How the PIT's interrupt comes in: which I/O APIC, and which of its pins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PitRoute {
+    /// Physical address of the I/O APIC's registers.
+    pub io_apic: u64,
+    /// The pin, from 0.
+    pub pin: u8,
+}
+
 /// APIC ids of all usable cores, in the firmware's order.
 pub fn cores(memory: &impl Memory, rsdp: u64) -> Result<Vec<ApicId>, AcpiError> {
+    madt(memory, rsdp).map(usable)
+}
+
+/// How the PIT's interrupt comes in; `None` where ACPI does not say.
+pub fn pit_route(memory: &impl Memory, rsdp: u64) -> Option<PitRoute> {
+    madt(memory, rsdp).ok().and_then(route_of_irq_0)
+}
+
+fn madt(memory: &impl Memory, rsdp: u64) -> Result<&[u8], AcpiError> {
     let root = memory
         .read(rsdp, 36)
         .filter(|bytes| bytes.starts_with(b"RSD PTR "))
@@ -56,8 +74,39 @@ pub fn cores(memory: &impl Memory, rsdp: u64) -> Result<Vec<ApicId>, AcpiError> 
             }
         })
         .find_map(|address| table(memory, address, *b"APIC"))
-        .map(usable)
         .ok_or(AcpiError::NoMadt)
+}
+
+/// The entries of a MADT, each with its kind.
+fn entries(madt: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    let mut rest = madt.get(44..).unwrap_or_default();
+    core::iter::from_fn(move || {
+        let [kind, length, ..] = *rest else { return None };
+        let length = usize::from(length);
+        let entry = rest.get(..length).filter(|_| length >= 2)?;
+        rest = &rest[length..];
+        Some((kind, entry))
+    })
+}
+
+/// ISA interrupt 0 is the PIT's; an override may give it another number (ACPI 6.5, section 5.2.12.5).
+fn route_of_irq_0(madt: &[u8]) -> Option<PitRoute> {
+    const IO_APIC: u8 = 1;
+    const OVERRIDE: u8 = 2;
+    let number = entries(madt)
+        .find(|(kind, entry)| *kind == OVERRIDE && entry.len() >= 10 && entry[2..4] == [0, 0])
+        .map_or(0, |(_, entry)| word32(entry, 4));
+    entries(madt)
+        .filter(|(kind, entry)| *kind == IO_APIC && entry.len() >= 12)
+        .find_map(|(_, entry)| {
+            let (io_apic, first) = (word32(entry, 4), word32(entry, 8));
+            // As many pins as any I/O APIC has.
+            let pin = number.checked_sub(first).filter(|pin| *pin < 24)?;
+            Some(PitRoute {
+                io_apic: io_apic.into(),
+                pin: pin as u8,
+            })
+        })
 }
 
 /// The entries of a MADT that are cores which are enabled (bit 0 of their flags).
@@ -65,11 +114,7 @@ fn usable(madt: &[u8]) -> Vec<ApicId> {
     const LOCAL_APIC: u8 = 0;
     const LOCAL_X2APIC: u8 = 9;
     let mut cores = Vec::new();
-    let mut rest = madt.get(44..).unwrap_or_default();
-    while let [kind, length, ..] = *rest {
-        let Some(entry) = rest.get(..usize::from(length)).filter(|_| length >= 2) else {
-            break;
-        };
+    for (kind, entry) in entries(madt) {
         let id = match kind {
             LOCAL_APIC if entry.len() >= 8 && entry[4] & 1 != 0 => Some(u32::from(entry[3])),
             LOCAL_X2APIC if entry.len() >= 16 && entry[8] & 1 != 0 => Some(word32(entry, 4)),
@@ -81,7 +126,6 @@ fn usable(madt: &[u8]) -> Vec<ApicId> {
         {
             cores.push(id);
         }
-        rest = &rest[usize::from(length)..];
     }
     cores
 }
@@ -184,6 +228,21 @@ mod tests {
             cores(&machine(&entries), 0),
             Ok(vec![ApicId(0), ApicId(3), ApicId(256)])
         );
+    }
+
+    #[test]
+    fn the_pit_may_have_another_number() {
+        let io_apic = [1, 12, 0, 0, 0, 0, 0xc0, 0xfe, 0, 0, 0, 0];
+        let other = [2, 10, 0, 0, 2, 0, 0, 0, 0, 0];
+        let route = |pin| {
+            Some(PitRoute {
+                io_apic: 0xfec0_0000,
+                pin,
+            })
+        };
+        assert_eq!(pit_route(&machine(&io_apic), 0), route(0));
+        assert_eq!(pit_route(&machine(&[&other[..], &io_apic].concat()), 0), route(2));
+        assert_eq!(pit_route(&machine(&other), 0), None);
     }
 
     #[test]

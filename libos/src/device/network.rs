@@ -131,6 +131,7 @@ pub fn init() -> Result<Nic, NetworkError> {
         mac: card.mac(),
         has_interrupts: card.has_interrupts(),
     };
+    pci::remember(card.function());
     *CARD.lock() = Some(card);
     WORK.store(true, Ordering::SeqCst);
     Ok(nic)
@@ -140,6 +141,12 @@ pub fn init() -> Result<Nic, NetworkError> {
 pub fn cut_off_others() {
     let card = CARD.lock().as_ref().map(|card| card.function());
     pci::cut_off_from_memory(card);
+}
+
+/// Cuts the card off from memory without a look at anything else: for a core that takes no lock any more. Whoever has the
+/// machine next resets it.
+pub(crate) fn cut_off_now() {
+    pci::cut_off_remembered();
 }
 
 /// Resets the card and cuts it off from memory: from here on nothing arrives and nothing leaves.

@@ -1,6 +1,7 @@
 //! PCI: which functions there are, and how to cut them off from memory (PCI Local Bus 3.0; by the ports 0xcf8 and 0xcfc).
 
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use spin::Mutex;
 use virtio_drivers::transport::pci::bus::{
@@ -14,14 +15,17 @@ pub struct Ports;
 static PORTS: Mutex<()> = Mutex::new(());
 
 impl Ports {
-    fn select(function: DeviceFunction, register: u8) {
-        let address = 1 << 31
+    fn address(function: DeviceFunction, register: u8) -> u32 {
+        1 << 31
             | u32::from(function.bus) << 16
             | u32::from(function.device) << 11
             | u32::from(function.function) << 8
-            | u32::from(register & !3);
+            | u32::from(register & !3)
+    }
+
+    fn select(function: DeviceFunction, register: u8) {
         // SAFETY: selects a register; the caller holds the lock, so that nobody selects another before the access.
-        unsafe { Port::<u32>::new(0xcf8).write(address) };
+        unsafe { Port::<u32>::new(0xcf8).write(Self::address(function, register)) };
     }
 }
 
@@ -162,6 +166,30 @@ pub fn cut_off_from_memory(except: Option<DeviceFunction>) {
         if info.header_type != HeaderType::PciPciBridge && Some(function) != except {
             cut_off(function);
         }
+    }
+}
+
+/// Address of the command register of the function that [`cut_off_remembered`] is for; 0: none.
+static REMEMBERED: AtomicU32 = AtomicU32::new(0);
+
+/// For [`cut_off_remembered`].
+pub(super) fn remember(function: DeviceFunction) {
+    REMEMBERED.store(Ports::address(function, 0x04), Ordering::Relaxed);
+}
+
+/// The function that was remembered does not reach memory any more. Takes no lock: no other core runs, or none that matters.
+pub(super) fn cut_off_remembered() {
+    let address = REMEMBERED.load(Ordering::Relaxed);
+    if address == 0 {
+        return;
+    }
+    // SAFETY: reads and writes the command register; another core's access that is interrupted by this is never continued.
+    unsafe {
+        Port::<u32>::new(0xcf8).write(address);
+        let command = Port::<u32>::new(0xcfc).read();
+        // The upper half is the status, whose bits are cleared by ones.
+        let cut_off = command & 0xffff & !u32::from(Command::BUS_MASTER.bits());
+        Port::<u32>::new(0xcfc).write(cut_off);
     }
 }
 

@@ -208,6 +208,15 @@ impl ChunkMap {
         Ok(())
     }
 
+    /// Whose the chunk at an address is; `None`: nobody's, or it is not in the map.
+    #[must_use]
+    pub fn owner(&self, address: u64) -> Option<Owner> {
+        let chunk = address / CHUNK_BYTES;
+        let region = self.regions.iter().rev().find(|region| region.first <= chunk)?;
+        let index = usize::try_from(chunk - region.first).ok()?;
+        region.owners.get(index).copied().flatten()
+    }
+
     /// Gives all chunks of one owner to another; the number of chunks.
     pub fn reassign(&mut self, from: Owner, to: Owner) -> u64 {
         let mut count = 0;

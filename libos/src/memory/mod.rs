@@ -12,7 +12,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use chunks::{ChunkMap, Owner};
 use paging::{Access, AddressSpace};
-use spin::Mutex;
+use spin::{Mutex, MutexGuard};
 
 /// Memory is given and taken in pieces of this many bytes.
 pub const CHUNK: u64 = 2 << 20;
@@ -131,6 +131,28 @@ pub fn with_chunks<R>(action: impl FnOnce(&mut ChunkMap) -> R) -> Option<R> {
 #[cfg(test)]
 pub(crate) fn replace_map(map: Option<ChunkMap>) -> Option<ChunkMap> {
     core::mem::replace(&mut *CHUNKS.lock(), map)
+}
+
+/// Until this is dropped no chunk changes hands, on whatever core.
+pub(crate) struct Held(MutexGuard<'static, Option<ChunkMap>>);
+
+impl Held {
+    /// Waits for the map. Whoever holds it must not allocate.
+    pub fn new() -> Self {
+        Self(CHUNKS.lock())
+    }
+
+    /// Changes the map. `action` must not allocate.
+    pub fn change(&mut self, action: impl FnOnce(&mut ChunkMap)) {
+        if let Some(map) = self.0.as_mut() {
+            action(map);
+        }
+    }
+
+    /// The ranges that belong to `owner`.
+    pub fn ranges_of(&self, owner: Owner) -> impl Iterator<Item = Range<u64>> {
+        self.0.iter().flat_map(move |map| map.ranges_of(owner))
+    }
 }
 
 /// How many chunks there are, by owner.

@@ -4,6 +4,8 @@
 //! keeps several sockets waiting. A request that finds none free is dropped without an answer, so that the peer asks
 //! again a second later, when there may be room, or a successor.
 
+mod stopping;
+
 use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -16,6 +18,7 @@ use smoltcp::socket::tcp::{self, State};
 use smoltcp::time::{Duration, Instant};
 
 use super::BindError;
+use super::across::Across;
 use super::port::connection_request;
 use super::stack::{Limits, Stats};
 use super::tcp::TcpOptions;
@@ -35,13 +38,29 @@ pub struct ListenOptions {
     pub backlog: usize,
     /// Connections in all: waiting and accepted, until their stream is dropped; at least 1.
     pub connections: usize,
-    /// Each connection's buffers.
+    /// Each connection's buffers, and what becomes of it at a replacement.
     pub tcp: TcpOptions,
     /// Whether what is sent from this port counts as an application's answer (see `Shared::first_answer`).
     pub answers: bool,
 }
 
 impl ListenOptions {
+    const DEFAULT: ListenOptions = ListenOptions {
+        backlog: 8,
+        connections: 64,
+        tcp: TcpOptions::DEFAULT,
+        answers: true,
+    };
+
+    /// For an HTTP server: its clients connect again.
+    pub const HTTP: ListenOptions = ListenOptions {
+        tcp: TcpOptions {
+            across: Across::Reset,
+            ..TcpOptions::DEFAULT
+        },
+        ..ListenOptions::DEFAULT
+    };
+
     /// For the control plane: few connections, 64 KiB of window for images, no application.
     pub const CONTROL: ListenOptions = ListenOptions {
         backlog: 3,
@@ -53,12 +72,7 @@ impl ListenOptions {
 
 impl Default for ListenOptions {
     fn default() -> Self {
-        ListenOptions {
-            backlog: 8,
-            connections: 64,
-            tcp: TcpOptions::default(),
-            answers: true,
-        }
+        ListenOptions::DEFAULT
     }
 }
 
@@ -78,14 +92,30 @@ struct Closing {
     deadline: Instant,
 }
 
+/// Which end of a connection this one is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Accepts,
+    Connects,
+}
+
+/// A TCP socket.
+struct Entry {
+    handle: SocketHandle,
+    across: Across,
+    end: End,
+    /// Who wants to know that the network is stopping.
+    waits: Option<Waker>,
+}
+
 pub(super) struct Backlog {
     limits: Limits,
-    pub accepting: bool,
+    accepting: bool,
     listeners: Vec<Option<Listener>>,
     /// Oldest first.
     closing: VecDeque<Closing>,
-    sockets: usize,
-    /// What their buffers take.
+    entries: Vec<Entry>,
+    /// What the buffers of all sockets take.
     bytes: usize,
     now: Instant,
 }
@@ -101,18 +131,23 @@ impl Backlog {
             accepting: true,
             listeners: Vec::new(),
             closing: VecDeque::new(),
-            sockets: 0,
+            entries: Vec::new(),
             bytes: 0,
             now: Instant::ZERO,
         }
     }
 
     /// Adds a TCP socket if the bound allows it; a closing one gives way.
-    pub fn add(&mut self, sockets: &mut SocketSet<'static>, options: TcpOptions) -> Option<SocketHandle> {
+    pub fn add(
+        &mut self,
+        sockets: &mut SocketSet<'static>,
+        options: TcpOptions,
+        end: End,
+    ) -> Option<SocketHandle> {
         let receive_bytes = options.receive_buffer.clamp(1, 1 << 30);
         let transmit_bytes = options.transmit_buffer.clamp(1, 1 << 30);
         let bytes = receive_bytes + transmit_bytes;
-        while self.sockets >= self.limits.tcp_sockets || self.bytes + bytes > self.limits.tcp_bytes {
+        while self.entries.len() >= self.limits.tcp_sockets || self.bytes + bytes > self.limits.tcp_bytes {
             // Only one whose data has all arrived: it waits for nothing but the peer's end.
             let index = self.closing.iter().position(|closing| {
                 let state = sockets.get::<tcp::Socket>(closing.handle).state();
@@ -126,15 +161,21 @@ impl Backlog {
         let mut socket = tcp::Socket::new(receive, transmit);
         // Answers are written whole: waiting for more of them only adds the peer's delayed acknowledgement.
         socket.set_nagle_enabled(false);
-        self.sockets += 1;
         self.bytes += bytes;
-        Some(sockets.add(socket))
+        let handle = sockets.add(socket);
+        self.entries.push(Entry {
+            handle,
+            across: options.across,
+            end,
+            waits: None,
+        });
+        Some(handle)
     }
 
     pub fn remove(&mut self, sockets: &mut SocketSet<'static>, handle: SocketHandle) {
         self.bytes -= buffer_bytes(sockets.get::<tcp::Socket>(handle));
         sockets.remove(handle);
-        self.sockets -= 1;
+        self.entries.retain(|entry| entry.handle != handle);
     }
 
     pub fn listen(
@@ -315,18 +356,8 @@ impl Backlog {
         self.closing.front().map(|closing| closing.deadline)
     }
 
-    pub fn abort_all(&mut self, sockets: &mut SocketSet<'static>) {
-        for (_, socket) in sockets.iter_mut() {
-            if let Socket::Tcp(socket) = socket
-                && socket.is_active()
-            {
-                socket.abort();
-            }
-        }
-    }
-
     pub fn count(&self, sockets: &SocketSet<'static>, stats: &mut Stats) {
-        stats.tcp_sockets = self.sockets;
+        stats.tcp_sockets = self.entries.len();
         for (_, socket) in sockets.iter() {
             if let Socket::Tcp(socket) = socket {
                 let handshake = matches!(socket.state(), State::SynReceived | State::SynSent);
@@ -393,7 +424,7 @@ impl Listener {
             {
                 return;
             }
-            let Some(handle) = backlog.add(sockets, self.options.tcp) else {
+            let Some(handle) = backlog.add(sockets, self.options.tcp, End::Accepts) else {
                 return;
             };
             listen(sockets.get_mut(handle), self.port);

@@ -5,6 +5,7 @@
 //! | `configuration` | the address, where it comes from, what a successor gets |
 //! | `stack` | one interface: address, DHCP, sockets; no device, no clock, no waiting |
 //! | `port` | what smoltcp sees as its device: counts, watches for the first answer, learns neighbours |
+//! | `across` | what becomes of connections when this instar is replaced |
 //! | `backlog` | listeners, half-open and closing connections, and every bound on them |
 //! | `shared` | the stack behind a lock, and the [`run`] task that drives it |
 //! | `tcp`, `udp`, `dns` | sockets and names for tasks on any core |
@@ -14,6 +15,7 @@
 //! the tests. The stack's lock is a spin lock: it is held for one bounded batch of frames, never across an `await`, and
 //! must never be taken by an interrupt handler (wakers may be woken by one).
 
+mod across;
 mod backlog;
 mod configuration;
 mod dns;
@@ -27,6 +29,7 @@ mod tests;
 mod udp;
 
 pub use crate::task::yield_now;
+pub use across::{Across, Kept, MAX_KEPT};
 pub use backlog::ListenOptions;
 pub use configuration::{Addressing, Configuration, ConfigurationError, Origin};
 pub use dns::{ResolveError, resolve, resolve_on};

@@ -14,6 +14,8 @@ use smoltcp::wire::{
     UdpPacket,
 };
 
+use super::across::segment;
+
 /// As many neighbours as smoltcp's own cache holds.
 const MAX_NEIGHBOURS: usize = 8;
 
@@ -28,7 +30,8 @@ pub struct Counters {
     pub tx_frames: u64,
     /// Bytes given to the device, Ethernet header included.
     pub tx_bytes: u64,
-    /// Connection requests dropped: no place in a backlog, no longer accepting, or a repeated one.
+    /// Connection requests dropped: no place in a backlog, no longer accepting, or a repeated one; and segments of
+    /// connections that a predecessor may come back to.
     pub rx_dropped: u64,
     /// Frames lost because the device took them back after it had offered room.
     pub tx_dropped: u64,
@@ -237,16 +240,21 @@ impl Watch {
         self.answering.contains(&(tcp, port))
     }
 
+    /// Where frames for this destination go, if one went there lately.
+    pub fn hardware_address(&self, destination: Ipv4Addr) -> Option<[u8; 6]> {
+        let address = next_hop(self.network?, self.gateway, destination)?;
+        let neighbour = self.neighbours.iter().find(|known| known.address == address)?;
+        Some(neighbour.mac)
+    }
+
     /// What a successor needs so that its first answer does not wait for ARP.
     fn learn(&mut self, destination: Ipv4Addr, mac: [u8; 6]) {
         let Some(network) = self.network else { return };
         if mac[0] & 1 != 0 {
             return;
         }
-        let address = match self.gateway {
-            _ if network.contains_addr(&destination) => destination,
-            Some(gateway) => gateway,
-            None => return,
+        let Some(address) = next_hop(network, self.gateway, destination) else {
+            return;
         };
         let neighbour = Neighbour { address, mac };
         if self.neighbours.last() == Some(&neighbour) {
@@ -260,22 +268,23 @@ impl Watch {
     }
 }
 
+/// Who takes packets for a destination: itself, or the router.
+fn next_hop(network: Ipv4Cidr, gateway: Option<Ipv4Addr>, destination: Ipv4Addr) -> Option<Ipv4Addr> {
+    if network.contains_addr(&destination) {
+        Some(destination)
+    } else {
+        gateway
+    }
+}
+
 /// The peer and the port of a frame that asks this host for a TCP connection.
 pub(super) fn connection_request(frame: &[u8], own: Ipv4Addr) -> Option<(IpEndpoint, u16)> {
-    let ethernet = EthernetFrame::new_checked(frame).ok()?;
-    if ethernet.ethertype() != EthernetProtocol::Ipv4 {
-        return None;
-    }
-    let packet = Ipv4Packet::new_checked(ethernet.payload()).ok()?;
-    if packet.next_header() != IpProtocol::Tcp || packet.dst_addr() != own {
-        return None;
-    }
-    let segment = TcpPacket::new_checked(packet.payload()).ok()?;
+    let (peer, segment) = segment(frame, own)?;
     if !segment.syn() || segment.ack() || segment.rst() {
         return None;
     }
     Some((
-        IpEndpoint::new(IpAddress::Ipv4(packet.src_addr()), segment.src_port()),
+        IpEndpoint::new(IpAddress::Ipv4(*peer.ip()), peer.port()),
         segment.dst_port(),
     ))
 }

@@ -5,10 +5,13 @@ use core::pin::{Pin, pin};
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::{Context, Poll, Waker};
 
+use alloc::vec::Vec;
+
 use smoltcp::phy::Device;
 use smoltcp::time::{Duration, Instant};
 use spin::{Mutex, Once};
 
+use super::across::Kept;
 use super::configuration::Configuration;
 use super::stack::{Stack, Stats};
 
@@ -128,20 +131,52 @@ impl Shared {
     }
 
     /// From now on requests for connections are dropped without an answer: the peers ask again, and a successor
-    /// answers. Open connections and those waiting to be accepted go on.
+    /// answers. Open connections and those waiting to be accepted go on; HTTP connections are closed when the request under
+    /// way has been answered, those without one at once.
     pub fn stop_accepting(&self) {
-        self.act(|stack| stack.backlog.accepting = false);
+        self.act(|stack| stack.backlog.set_accepting(false));
     }
 
     /// Takes [`Shared::stop_accepting`] back: the replacement failed or was rolled back.
     pub fn resume_accepting(&self) {
-        self.act(|stack| stack.backlog.accepting = true);
+        self.act(|stack| stack.backlog.set_accepting(true));
     }
 
-    /// Resets every connection: each peer is sent one reset by the next polls, each stream gives
-    /// [`TcpError::Reset`](super::TcpError::Reset).
-    pub fn abort_all(&self) {
-        self.act(|stack| stack.backlog.abort_all(&mut stack.sockets));
+    /// [`Shared::cut`], if nobody has anything unsent and it would reset no client's connection.
+    pub fn cut_if_quiet(&self) -> Option<Vec<Kept>> {
+        self.act(|stack| {
+            let quiet = stack.backlog.is_quiet(&stack.sockets);
+            quiet.then(|| stack.backlog.cut(&mut stack.sockets))
+        })
+    }
+
+    /// Resets every connection that is being opened or not to be kept ([`Across`](super::Across)): each peer is sent one
+    /// reset by the next polls, each stream gives [`TcpError::Reset`](super::TcpError::Reset). Returns those that are kept:
+    /// at most [`MAX_KEPT`](super::MAX_KEPT).
+    pub fn cut(&self) -> Vec<Kept> {
+        self.act(|stack| stack.backlog.cut(&mut stack.sockets))
+    }
+
+    /// From now on nobody polls, and no time passes for connections. Takes the stack's lock.
+    pub fn stand_still(&self, now: Instant) {
+        self.with(|stack| stack.stand_still(now));
+    }
+
+    /// The end of [`Shared::stand_still`]: connections go on, and all their timers have as long to go as they had then.
+    pub fn go_on(&self, now: Instant) {
+        self.act(|stack| stack.go_on(now));
+    }
+
+    /// Drops without an answer what comes for these connections, which the predecessor kept and may come back to. To be
+    /// called before the first poll.
+    pub fn leave_alone(&self, kept: Vec<Kept>) {
+        self.with(|stack| stack.leave_alone(kept));
+    }
+
+    /// The predecessor does not come back: the connections that it kept are over. Each peer is asked whether it is there,
+    /// and its answer is answered with a reset.
+    pub fn forget_kept(&self) {
+        self.act(Stack::forget_kept);
     }
 
     /// One poll by hand, for who has stopped [`run`] and still wants resets and last answers sent.

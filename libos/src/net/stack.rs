@@ -1,5 +1,7 @@
 //! One network interface with its sockets: pure, the device and the time are arguments.
 
+mod across;
+
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -12,6 +14,7 @@ use smoltcp::wire::{
     HardwareAddress, IpAddress, IpCidr, Ipv4Cidr,
 };
 
+use super::across::{Kept, Predecessors};
 use super::backlog::Backlog;
 use super::configuration::{Addressing, Configuration, ConfigurationError, Origin, initial, is_host};
 use super::port::{Counters, DeviceWire, Neighbour, NoWire, Port, ReplyWire, Watch, Wire};
@@ -74,6 +77,14 @@ pub struct Stack {
     /// Woken when there is an address.
     pub(super) configured: Vec<core::task::Waker>,
     stuck: bool,
+    /// What comes for these connections is not this instar's.
+    pub(super) predecessors: Predecessors,
+    /// What is still to be asked of peers whose connections are over: peer, and a number to acknowledge.
+    over: Vec<(Kept, u32)>,
+    /// Time stands still here since then.
+    standing: Option<Instant>,
+    /// How long it has stood still in all: what the device's time is ahead of the interface's.
+    stood: Duration,
 }
 
 impl Stack {
@@ -124,6 +135,10 @@ impl Stack {
             current: None,
             configured: Vec::new(),
             stuck: false,
+            predecessors: Predecessors::default(),
+            over: Vec::new(),
+            standing: None,
+            stood: Duration::ZERO,
         };
         match &initial {
             None => stack.dhcp_at = Some(now),
@@ -172,6 +187,8 @@ impl Stack {
     ///
     /// True if there is more to do at once.
     pub fn poll<D: Device>(&mut self, now: Instant, device: &mut D) -> bool {
+        self.watch.now = now;
+        let now = self.own_time(now);
         self.begin(now);
         let mut received = 0;
         while received < BATCH {
@@ -186,7 +203,6 @@ impl Stack {
     }
 
     fn begin(&mut self, now: Instant) {
-        self.watch.now = now;
         if self.dhcp.is_none() && self.dhcp_at.is_some_and(|at| at <= now) {
             self.dhcp = Some(self.sockets.add(dhcp_socket()));
         }
@@ -196,6 +212,10 @@ impl Stack {
         self.watch.counters.rx_frames += 1;
         self.watch.counters.rx_bytes += frame.len() as u64;
         let own = self.current.as_ref().map(|current| current.address);
+        if self.predecessors.own(own, frame) {
+            self.watch.counters.rx_dropped += 1;
+            return;
+        }
         let request = self.backlog.admit(&mut self.sockets, own, frame);
         if request == Some(false) {
             self.watch.counters.rx_dropped += 1;
@@ -217,13 +237,14 @@ impl Stack {
         self.iface.poll_maintenance(now);
         self.follow_dhcp();
         self.backlog.sweep(&mut self.sockets, now);
+        let busy = self.watch.counters.tx_busy;
+        self.tell_peers(now, wire);
         let mut port = Port {
             capabilities: &self.capabilities,
             frame: None,
             wire,
             watch: &mut self.watch,
         };
-        let busy = port.watch.counters.tx_busy;
         let mut rounds = 0;
         while rounds < BATCH
             && self.iface.poll_egress(now, &mut port, &mut self.sockets)
@@ -239,13 +260,19 @@ impl Stack {
 
     /// When to poll next if nothing happens before; `None` if nothing is due.
     pub fn poll_at(&mut self, now: Instant) -> Option<Instant> {
+        let device_now = now;
+        let now = self.own_time(now);
         let mut at = self.iface.poll_at(now, &self.sockets);
+        if !self.over.is_empty() {
+            at = Some(now);
+        }
         if self.stuck {
             // Some devices say when there is room again, some do not.
             at = at.map(|at| at.max(now + BUSY_DELAY));
         }
         let start = self.dhcp_at.filter(|_| self.dhcp.is_none());
-        [at, start, self.backlog.poll_at()].into_iter().flatten().min()
+        let at = [at, start, self.backlog.poll_at()].into_iter().flatten().min();
+        at.map(|at| at + (device_now - now))
     }
 
     fn follow_dhcp(&mut self) {

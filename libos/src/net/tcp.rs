@@ -10,33 +10,40 @@ use smoltcp::time::Duration;
 use smoltcp::wire::{IpAddress, IpEndpoint};
 
 use super::BindError;
-use super::backlog::{KEEP_ALIVE, ListenOptions, SILENCE};
+use super::across::Across;
+use super::backlog::{End, KEEP_ALIVE, ListenOptions, SILENCE};
 use super::shared::{Shared, default_network};
 use super::stack::Stack;
 
-/// Sizes of a connection's buffers.
+/// Sizes of a connection's buffers, and what becomes of it at a replacement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TcpOptions {
     /// Bytes that may arrive before they are read: the window told to the peer.
     pub receive_buffer: usize,
     /// Bytes that may be written before the peer has acknowledged them.
     pub transmit_buffer: usize,
+    /// What becomes of it when this instar is replaced.
+    pub across: Across,
 }
 
 impl TcpOptions {
-    /// For receiving an image: 64 KiB of window.
+    pub(super) const DEFAULT: TcpOptions = TcpOptions {
+        receive_buffer: 4096,
+        transmit_buffer: 8192,
+        across: Across::Keep,
+    };
+
+    /// For receiving an image: 64 KiB of window. Reset at a replacement.
     pub const BULK: TcpOptions = TcpOptions {
         receive_buffer: 64 * 1024,
         transmit_buffer: 4096,
+        across: Across::Reset,
     };
 }
 
 impl Default for TcpOptions {
     fn default() -> Self {
-        TcpOptions {
-            receive_buffer: 4096,
-            transmit_buffer: 8192,
-        }
+        TcpOptions::DEFAULT
     }
 }
 
@@ -146,7 +153,7 @@ pub struct TcpStream {
 }
 
 impl TcpStream {
-    /// Connects over the installed network, with the default buffers.
+    /// Connects over the installed network, with the default [`TcpOptions`].
     pub async fn connect(address: Ipv4Addr, port: u16) -> Result<TcpStream, ConnectError> {
         let shared = default_network().ok_or(ConnectError::NoNetwork)?;
         TcpStream::connect_on(shared, SocketAddrV4::new(address, port), TcpOptions::default()).await
@@ -197,18 +204,35 @@ impl TcpStream {
 
     /// Waits for data; the number of bytes read, 0 when the peer has sent all it had to say (or `buffer` is empty).
     pub async fn read(&mut self, buffer: &mut [u8]) -> Result<usize, TcpError> {
+        self.receive(buffer, false).await
+    }
+
+    /// As [`TcpStream::read`], but also 0 when nothing has come and the network is stopping (see
+    /// [`TcpStream::is_draining`]): for a server between two requests, which should close the connection then.
+    pub async fn read_unless_draining(&mut self, buffer: &mut [u8]) -> Result<usize, TcpError> {
+        self.receive(buffer, true).await
+    }
+
+    async fn receive(&mut self, buffer: &mut [u8], ends: bool) -> Result<usize, TcpError> {
         if buffer.is_empty() {
             return Ok(0);
         }
         let result = poll_fn(|context| {
-            self.poll(context, |socket, context| match socket.recv_slice(buffer) {
-                Ok(0) => {
-                    socket.register_recv_waker(context.waker());
-                    Poll::Pending
+            self.shared.with(|stack| {
+                let socket = stack.sockets.get_mut::<tcp::Socket>(self.handle);
+                match socket.recv_slice(buffer) {
+                    Ok(0) if ends && !stack.backlog.accepts() => Poll::Ready(Ok(0)),
+                    Ok(0) => {
+                        socket.register_recv_waker(context.waker());
+                        if ends {
+                            stack.backlog.tell_when_stopping(self.handle, context.waker());
+                        }
+                        Poll::Pending
+                    }
+                    Ok(read) => Poll::Ready(Ok(read)),
+                    Err(tcp::RecvError::Finished) => Poll::Ready(Ok(0)),
+                    Err(tcp::RecvError::InvalidState) => Poll::Ready(Err(ended(socket))),
                 }
-                Ok(read) => Poll::Ready(Ok(read)),
-                Err(tcp::RecvError::Finished) => Poll::Ready(Ok(0)),
-                Err(tcp::RecvError::InvalidState) => Poll::Ready(Err(ended(socket))),
             })
         })
         .await;
@@ -293,7 +317,7 @@ impl TcpStream {
 
     /// Whether the network is stopping (`Shared::stop_accepting`): nothing new should be begun.
     pub fn is_draining(&self) -> bool {
-        self.shared.with(|stack| !stack.backlog.accepting)
+        self.shared.with(|stack| !stack.backlog.accepts())
     }
 
     /// Asks a silent peer whether it is still there, this often; `None`: never. 20 seconds at first.
@@ -321,7 +345,7 @@ fn start(stack: &mut Stack, to: SocketAddrV4, options: TcpOptions) -> Result<Soc
     let port = ephemeral(stack);
     let handle = stack
         .backlog
-        .add(&mut stack.sockets, options)
+        .add(&mut stack.sockets, options, End::Connects)
         .ok_or(ConnectError::TooMany)?;
     let socket = stack.sockets.get_mut::<tcp::Socket>(handle);
     socket.set_timeout(Some(SILENCE));
@@ -345,7 +369,8 @@ fn ephemeral(stack: &mut Stack) -> u16 {
             smoltcp::socket::Socket::Udp(socket) => socket.endpoint().port == port,
             _ => false,
         });
-        if !used {
+        // A connection of the predecessor's with the same ends would be torn by this one.
+        if !used && !stack.predecessors.use_port(port) {
             return port;
         }
     }

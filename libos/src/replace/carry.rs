@@ -1,16 +1,21 @@
 //! Between the handover record and the running instar.
 
+use alloc::vec::Vec;
+use core::net::SocketAddrV4;
+
 use super::handover::{
-    self, ChunkRange, Essentials, HandedCore, Handover, NeighbourRecord, NetworkRecord, PenPlace, Predecessor,
+    self, ChunkRange, Essentials, HandedCore, Handover, KeptRecord, NeighbourRecord, NetworkRecord, PenPlace,
+    Predecessor, Trial,
 };
 use super::machine::Machine;
+use super::measured::Measurements;
 use super::timeline::Timeline;
 use crate::confidential::private;
 use crate::cpu::pen::Pen;
 use crate::cpu::time::{self, Calibration, Instant};
 use crate::cpu::{current, stop};
 use crate::memory::{self, chunks::Owner};
-use crate::net::{Configuration, Neighbour, Origin};
+use crate::net::{Configuration, Kept, Neighbour, Origin};
 use crate::start::identity;
 use crate::state;
 use crate::telemetry::sink;
@@ -46,11 +51,28 @@ impl Essentials {
                 .collect(),
         })
     }
+
+    /// The connections that the predecessor may come back to.
+    pub fn kept(&self) -> Vec<Kept> {
+        let kept = self.kept.iter().map(|record| Kept {
+            peer: SocketAddrV4::new(record.address, record.remote_port),
+            port: record.local_port,
+        });
+        kept.collect()
+    }
 }
 
 impl Handover {
-    /// What this instar tells its successor. `quiesce` is when it began to; the end is noted in the pen.
-    pub(super) fn compose(machine: &Machine, timeline: &Timeline, quiesce: Instant) -> Self {
+    /// What this instar tells its successor. `quiesce` is when it began to; the end is noted in the pen. `measurements` are
+    /// those with the successor, `kept` the connections that are still open.
+    pub(super) fn compose(
+        machine: &Machine,
+        timeline: &Timeline,
+        quiesce: Instant,
+        trial: Option<Trial>,
+        measurements: &Measurements,
+        kept: &[Kept],
+    ) -> Self {
         let me = identity();
         let clock = time::calibration();
         let online = current::online();
@@ -65,7 +87,8 @@ impl Handover {
         let state = state::records();
         // What the application keeps comes first; undelivered telemetry takes what is left.
         let for_telemetry = handover::MAX_UNDELIVERED_BYTES - state::records::size(&state);
-        let (floor, replacements) = machine.with(|state| (state.floor, state.replacements));
+        let (replacements, history) =
+            machine.with(|state| (state.replacements, state.history.past().to_vec()));
         Self {
             format: handover::FORMAT,
             generation: me.generation,
@@ -78,7 +101,7 @@ impl Handover {
             tsc_at_boot: clock.tsc_at_boot,
             tsc_hz: clock.tsc_hz,
             apic_hz: clock.apic_hz,
-            floor,
+            floor: machine.floor(),
             host_id: machine.host_id().into(),
             network: machine.network.configuration().map(network),
             pen: PenPlace {
@@ -95,10 +118,22 @@ impl Handover {
                 .map(|(signal, body)| (signal.index() as u8, body))
                 .collect(),
             replacements,
+            trial,
             private: private::to_hand_over(),
             state,
             preserved: state::preserved::to_hand_over(),
+            measurements: measurements.clone(),
+            history,
+            kept: kept.iter().map(connection).collect(),
         }
+    }
+}
+
+fn connection(kept: &Kept) -> KeptRecord {
+    KeptRecord {
+        address: *kept.peer.ip(),
+        remote_port: kept.peer.port(),
+        local_port: kept.port,
     }
 }
 

@@ -1,4 +1,4 @@
-//! The control plane: `GET /v1/status`, `PUT /v1/image`, `POST /v1/orders` on TCP 7700 (`docs/interfaces.md`).
+//! The control plane: `GET /v1/status`, `GET /v1/measurements`, `PUT /v1/image`, `POST /v1/orders` on TCP 7700 (`docs/interfaces.md`).
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -12,16 +12,18 @@ use log::{info, warn};
 
 use super::error::{Code, Refusal};
 use super::handover::Handover;
+use super::history::History;
 use super::machine::{Activity, Machine, State};
-use super::order::{Nonce, Order};
+use super::measured::{Event, Measurements};
+use super::order::{Action, Nonce, Order, Trial};
 use super::receive::Receiver;
 use super::stage::stage;
 use super::status::{self, AcceptedAnswer, StagedAnswer, mac_text};
 use super::timeline::{Phase, Timeline};
-use super::{report, upgrade};
+use super::{probation, report, upgrade};
 use crate::clock::{Clock, SpawnHere};
 use crate::confidential::{self, policy::decide};
-use crate::cpu::{random, time};
+use crate::cpu::{random, stop, time};
 use crate::http::{BodyError, Request, Response};
 use crate::net::{self, ListenOptions, TcpListener};
 use crate::start::{Start, identity};
@@ -51,6 +53,13 @@ pub(crate) fn install(start: &Start, handover: Option<&Handover>, mac: [u8; 6]) 
     );
     let flush = decide(start.options.flush, confidential::platform());
     let host_id = identity().host_id.clone().unwrap_or_else(|| mac_text(mac));
+    let me = identity();
+    if let Some(pen) = stop::pen() {
+        let handed = start.predecessor.as_ref().map(|predecessor| predecessor.floor);
+        let security_version = me.manifest().security_version;
+        pen.header()
+            .raise_floor(first_floor(handed, start.options.floor, security_version));
+    }
     let state = State {
         // A successor is not asked for more before its own replacement is committed.
         activity: if start.predecessor.is_some() {
@@ -61,19 +70,27 @@ pub(crate) fn install(start: &Start, handover: Option<&Handover>, mac: [u8; 6]) 
         staged: None,
         nonce: Nonce::new(random::bytes()),
         last: None,
-        // What boots cold is committed: there is nothing to go back to.
-        floor: start
-            .predecessor
-            .as_ref()
-            .map_or(identity().manifest().security_version, |predecessor| {
-                predecessor.floor
-            }),
         replacements: handover.map_or(0, |handover| handover.replacements),
         failures: 0,
+        rolled_back: 0,
+        measurements: Measurements::at_start(
+            start.predecessor.is_none(),
+            parameters.measurement,
+            handover.map(|handover| handover.measurements.clone()),
+            Event::new(me.manifest(), &parameters.manifest, me.generation),
+        ),
+        history: History::of(handover.map_or_else(Vec::new, |handover| handover.history.clone())),
     };
     Box::leak(Box::new(Machine::new(
         start, network, keys, host_id, flush, state,
     )))
+}
+
+/// The floor that an instar begins with, besides the one in the pen: what its predecessor `handed` over, if it had one, and
+/// what the command line `asked` for. What boots cold is committed, since there is nothing to go back to, so that its own
+/// security version counts; a successor's does not before its commit.
+fn first_floor(handed: Option<u64>, asked: u64, own: u64) -> u64 {
+    handed.unwrap_or(own).max(asked)
 }
 
 /// Answers for ever.
@@ -92,9 +109,10 @@ pub(crate) async fn serve(machine: &'static Machine) {
 async fn answer(machine: &'static Machine, mut request: Request) -> Response {
     let result = match (request.method(), request.path()) {
         ("GET" | "HEAD", "/v1/status") => Ok(Response::json(200, &report::status(machine))),
+        ("GET" | "HEAD", "/v1/measurements") => Ok(Response::json(200, &report::measurements(machine))),
         ("PUT", "/v1/image") => image(machine, &mut request).await,
         ("POST", "/v1/orders") => order(machine, &mut request).await,
-        (_, "/v1/status" | "/v1/image" | "/v1/orders") => Err(Refusal::new(
+        (_, "/v1/status" | "/v1/measurements" | "/v1/image" | "/v1/orders") => Err(Refusal::new(
             Code::MethodNotAllowed,
             format!("{} does not take {}", request.path(), request.method()),
         )),
@@ -174,7 +192,24 @@ async fn order(machine: &'static Machine, request: &mut Request) -> Result<Respo
     let document = signed::open(&archive, "order.toml", &machine.operator_key)
         .map_err(|error| Refusal::with_hint(error.code(), format!("{error}"), error.hint()))?;
     let order = Order::parse(document)?;
-    let staged = machine.accept(&order)?;
+    let trace_id = match order.action {
+        Action::Replace { trial, .. } => replace(machine, &order, trial)?,
+        Action::Commit => machine.decide(&order, probation::order_commit)?,
+        Action::Rollback => machine.decide(&order, probation::order_rollback)?,
+    };
+    Ok(Response::json(
+        202,
+        &status::json(&AcceptedAnswer::new(
+            order.action,
+            identity().generation,
+            &trace_id,
+        )),
+    ))
+}
+
+/// Begins to replace this instar by what is staged. Returns the replacement's trace.
+fn replace(machine: &'static Machine, order: &Order, trial: Trial) -> Result<[u8; 16], Refusal> {
+    let staged = machine.accept(order)?;
     mark_order();
     let trace_id = random::bytes();
     let mut timeline = Timeline::new(
@@ -191,11 +226,8 @@ async fn order(machine: &'static Machine, request: &mut Request) -> Result<Respo
     ] {
         timeline.record(phase, generation, start.0, end.0);
     }
-    spawn(upgrade::replace(machine, staged, timeline)).detach();
-    Ok(Response::json(
-        202,
-        &status::json(&AcceptedAnswer::new(order.action, generation, &trace_id)),
-    ))
+    spawn(upgrade::replace(machine, staged, timeline, trial)).detach();
+    Ok(trace_id)
 }
 
 /// The mark "an order was accepted" for an emulator's instruction trace (`docs/interfaces.md`).
@@ -223,4 +255,22 @@ fn body_refusal(error: BodyError) -> Refusal {
         BodyError::Truncated { .. } => Code::Truncated,
     };
     Refusal::new(code, format!("{error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::first_floor;
+
+    #[test]
+    fn only_a_committed_image_raises_the_floor() {
+        assert_eq!(first_floor(None, 0, 3), 3, "cold: there is nothing to go back to");
+        assert_eq!(first_floor(None, 5, 3), 5, "what was given to the first stage");
+        assert_eq!(first_floor(Some(1), 0, 9), 1, "a successor is on trial");
+        assert_eq!(first_floor(Some(4), 2, 9), 4);
+        assert_eq!(
+            first_floor(Some(0), 2, 9),
+            2,
+            "the predecessor did not know of the word"
+        );
+    }
 }

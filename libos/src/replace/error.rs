@@ -47,6 +47,8 @@ pub enum Code {
     NothingStaged,
     /// The staged image is not the one the order names.
     WrongImage,
+    /// The order ends a trial, and there is none.
+    NotOnTrial,
     /// `Content-Length` is missing.
     LengthRequired,
     /// Larger than the limit.
@@ -65,7 +67,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, in the order of the documentation.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::BadRequest,
         Self::BadArchive,
         Self::BadManifest,
@@ -86,6 +88,7 @@ impl Code {
         Self::Busy,
         Self::NothingStaged,
         Self::WrongImage,
+        Self::NotOnTrial,
         Self::LengthRequired,
         Self::TooLarge,
         Self::StopFailed,
@@ -160,11 +163,15 @@ impl Code {
                 "below-floor",
                 "push an image whose security_version is at least the floor",
             ),
-            Self::NotFound => (404, "not-found", "ask for /v1/status, /v1/image or /v1/orders"),
+            Self::NotFound => (
+                404,
+                "not-found",
+                "ask for /v1/status, /v1/measurements, /v1/image or /v1/orders",
+            ),
             Self::MethodNotAllowed => (
                 405,
                 "method-not-allowed",
-                "GET /v1/status, PUT /v1/image, POST /v1/orders",
+                "GET /v1/status, GET /v1/measurements, PUT /v1/image, POST /v1/orders",
             ),
             Self::TimedOut => (408, "timed-out", "send again, without pauses"),
             Self::Busy => (409, "busy", "wait until the other push or replacement has ended"),
@@ -173,6 +180,11 @@ impl Code {
                 409,
                 "wrong-image",
                 "write an order for the staged image, or push the other one",
+            ),
+            Self::NotOnTrial => (
+                409,
+                "not-on-trial",
+                "read /v1/status: only an image that is on trial can be committed or sent back",
             ),
             Self::LengthRequired => (411, "length-required", "send Content-Length, not a chunked body"),
             Self::TooLarge => (

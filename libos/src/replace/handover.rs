@@ -28,13 +28,19 @@ use thiserror::Error;
 
 use super::bounded;
 use super::envelope::{self, EnvelopeError, HEADER};
+use super::history::{MAX_PAST, Past};
+use super::measured::Measurements;
 use super::timeline::{MAX_FLUSHES, MAX_VERSION, Timeline};
 use crate::command_line::MAX_HOST_ID;
 use crate::confidential::ledger::MAX_RECORDS;
+use crate::net::MAX_KEPT;
 use crate::state::{self, preserved::MAX_PRESERVED, records::Stashed};
 
-/// Room for everything that a successor is told, in bytes: the record in the upper half, the device tree in the lower.
+/// Room for everything that a successor is told, in bytes: the record in the upper half, the device tree in the lower, and at
+/// the lower half's end the predecessor's memory as it is at the jump.
 pub const PARAMETER_BYTES: u64 = 256 * 1024;
+/// Room for that list.
+pub const CHUNK_LIST_BYTES: u64 = 8 * (1 + 2 * MAX_RANGES as u64);
 /// Largest record, in bytes.
 pub const MAX_RECORD: usize = PARAMETER_BYTES as usize / 2;
 /// Most bytes of undelivered telemetry that fit beside everything else.
@@ -233,6 +239,21 @@ pub struct PreservedRange {
     pub version: u32,
 }
 
+/// A TCP connection that the writer keeps, in case that it has to go on. Until its commit a successor drops what comes for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct KeptRecord {
+    /// The other end's address.
+    #[n(0)]
+    pub address: Ipv4Addr,
+    /// The other end's port.
+    #[n(1)]
+    pub remote_port: u16,
+    /// The port at this end.
+    #[n(2)]
+    pub local_port: u16,
+}
+
 /// What an instar tells its successor.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
@@ -313,6 +334,17 @@ pub struct Handover {
         decode_with = "bounded::list::<_, _, MAX_RECORDS>"
     )]
     pub private: Vec<PrivateRange>,
+    /// How the successor is on trial; `None`: it commits itself, and there is no way back.
+    #[n(18)]
+    pub trial: Option<Trial>,
+    /// TCP connections that the writer keeps.
+    #[cbor(
+        n(19),
+        default,
+        encode_with = "bounded::write_list",
+        decode_with = "bounded::list::<_, _, MAX_KEPT>"
+    )]
+    pub kept: Vec<KeptRecord>,
     /// What the application has stashed.
     #[cbor(
         n(20),
@@ -329,6 +361,36 @@ pub struct Handover {
         decode_with = "bounded::list::<_, _, MAX_PRESERVED>"
     )]
     pub preserved: Vec<PreservedRange>,
+    /// The chain of what this machine has run, with the successor.
+    #[cbor(n(22), default)]
+    pub measurements: Measurements,
+    /// How the last replacements ended, the newest last.
+    #[cbor(
+        n(23),
+        default,
+        encode_with = "bounded::write_list",
+        decode_with = "bounded::list::<_, _, MAX_PAST>"
+    )]
+    pub history: Vec<Past>,
+}
+
+/// How a successor is on trial: until when the predecessor takes the machine back, and what it waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Trial {
+    /// Machine time at which it ends without a commit, in nanoseconds.
+    #[n(0)]
+    pub ends_ns: u64,
+    /// How long a core may be kept from its tasks before it counts as hung, in nanoseconds.
+    #[n(1)]
+    pub hang_ns: u64,
+    /// Whether the successor waits for an order to commit. Otherwise it commits itself when it is well.
+    #[cbor(n(2), default)]
+    pub by_order: bool,
+    /// Address of the predecessor's memory as it is at the jump: a number of ranges, then first byte and first byte behind of
+    /// each, 64 bits all. It is written when nobody allocates any more, and holds instead of the record's list.
+    #[n(3)]
+    pub chunks_at: u64,
 }
 
 fn encode_undelivered<C, W: Write>(
@@ -415,6 +477,10 @@ pub struct Essentials {
     pub predecessor_chunks: Vec<ChunkRange>,
     #[cbor(n(17), default, decode_with = "bounded::list::<_, _, MAX_RECORDS>")]
     pub private: Vec<PrivateRange>,
+    #[n(18)]
+    pub trial: Option<Trial>,
+    #[cbor(n(19), default, decode_with = "bounded::list::<_, _, MAX_KEPT>")]
+    pub kept: Vec<KeptRecord>,
     #[cbor(n(20), default, decode_with = "bounded::list::<_, _, {state::MAX_RECORDS}>")]
     pub state: Vec<Stashed>,
     #[cbor(n(21), default, decode_with = "bounded::list::<_, _, MAX_PRESERVED>")]

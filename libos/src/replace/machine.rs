@@ -4,18 +4,21 @@ use alloc::format;
 use alloc::string::String;
 
 use loader::boot::OwnedParameters;
+use loader::measure::Chain;
 use loader::signature::PublicKey;
 use log::info;
 use spin::Mutex;
 
 use super::error::{Code, Refusal};
 use super::hex;
+use super::history::History;
+use super::measured::Measurements;
 use super::order::{Expected, Nonce, Order};
 use super::stage::Staged;
-use super::timeline::Timeline;
+use super::timeline::{Outcome, Timeline};
 use crate::command_line::CommandLine;
 use crate::confidential::policy::FlushDecision;
-use crate::cpu::{random, time::Instant};
+use crate::cpu::{random, stop, time::Instant};
 use crate::net::Shared;
 use crate::start::{Start, identity};
 
@@ -51,12 +54,16 @@ pub(super) struct State {
     pub nonce: Nonce,
     /// The replacement that brought this instar here, or one that failed since.
     pub last: Option<Timeline>,
-    /// Images of a lower security version are refused.
-    pub floor: u64,
     /// Replacements since the cold boot that reached a commit.
     pub replacements: u64,
     /// Replacements that failed before the jump.
     pub failures: u64,
+    /// Replacements whose successor gave the machine back to this instar.
+    pub rolled_back: u64,
+    /// What this machine has run since its cold boot.
+    pub measurements: Measurements,
+    /// How the last replacements ended.
+    pub history: History,
 }
 
 impl Machine {
@@ -98,9 +105,19 @@ impl Machine {
         self.network
     }
 
-    /// Replacements since the cold boot: committed, and failed before the jump.
-    pub fn replacements(&self) -> (u64, u64) {
-        self.with(|state| (state.replacements, state.failures))
+    /// Replacements: committed since the cold boot; failed before the jump, and given back, in this instar.
+    pub fn replacements(&self) -> (u64, u64, u64) {
+        self.with(|state| (state.replacements, state.failures, state.rolled_back))
+    }
+
+    /// Images of a lower security version are refused. It lies in the pen, which no image is loaded over.
+    pub fn floor(&self) -> u64 {
+        stop::pen().map_or(0, |pen| pen.header().floor())
+    }
+
+    /// The chain of what this machine has run.
+    pub fn measurement(&self) -> Chain {
+        self.with(|state| state.measurements.chain())
     }
 
     /// Looks at or changes the state. No await, and no call that takes long.
@@ -120,6 +137,32 @@ impl Machine {
         })
     }
 
+    /// Takes a signed order that ends a trial, as `end` does it. Returns the trace of the replacement that is on trial.
+    pub(super) fn decide(
+        &self,
+        order: &Order,
+        end: impl FnOnce(&Self) -> Result<(), Refusal>,
+    ) -> Result<[u8; 16], Refusal> {
+        let trace_id = self.with(|state| {
+            order.check(&self.expected(state))?;
+            // Whatever comes of it, it does not come again.
+            state.nonce = Nonce::new(random::bytes());
+            Ok(state.last.as_ref().map_or([0; 16], |last| last.trace_id))
+        })?;
+        end(self)?;
+        info!("order accepted: {}", order.action.name());
+        Ok(trace_id)
+    }
+
+    fn expected<'a>(&'a self, state: &'a State) -> Expected<'a> {
+        Expected {
+            host_id: &self.host_id,
+            generation: identity().generation,
+            nonce: &state.nonce,
+            staged: state.staged.as_ref().map(|staged| &staged.manifest.elf.sha256),
+        }
+    }
+
     /// Takes a signed order. From then on this machine replaces itself with what it returns.
     pub(super) fn accept(&self, order: &Order) -> Result<Staged, Refusal> {
         self.with(|state| {
@@ -129,13 +172,8 @@ impl Machine {
                     "an image is being received, or another order carried out",
                 ));
             }
-            order.check(&Expected {
-                host_id: &self.host_id,
-                generation: identity().generation,
-                nonce: &state.nonce,
-                staged: state.staged.as_ref().map(|staged| &staged.manifest.elf.sha256),
-            })?;
-            let floor = state.floor;
+            order.check(&self.expected(state))?;
+            let floor = self.floor();
             if let Some(staged) = &state.staged
                 && staged.manifest.security_version < floor
             {
@@ -146,21 +184,29 @@ impl Machine {
                 return Err(Refusal::new(Code::BelowFloor, message));
             }
             state.nonce = Nonce::new(random::bytes());
-            state.activity = Activity::Replacing;
-            info!("order accepted: replace by image {}", hex(&order.image));
-            state
+            let staged = state
                 .staged
                 .take()
-                .ok_or_else(|| Refusal::new(Code::NothingStaged, "no image is staged"))
+                .ok_or_else(|| Refusal::new(Code::NothingStaged, "no image is staged"))?;
+            state.activity = Activity::Replacing;
+            info!(
+                "order accepted: replace by image {}",
+                hex(&staged.manifest.elf.sha256)
+            );
+            Ok(staged)
         })
     }
 
-    /// The replacement ended before the jump: serve on, with the image still staged.
-    pub(super) fn take_back(&self, staged: Staged, timeline: Timeline) {
+    /// The replacement ended, and this instar serves on: with the image still staged, if it has not run.
+    pub(super) fn take_back(&self, staged: Option<Staged>, timeline: Timeline) {
         self.with(|state| {
-            state.staged = Some(staged);
+            match timeline.outcome {
+                Outcome::RolledBack => state.rolled_back += 1,
+                _ => state.failures += 1,
+            }
+            state.staged = staged;
+            state.history.note(&timeline, &timeline.reason);
             state.last = Some(timeline);
-            state.failures += 1;
             state.activity = Activity::Serving;
         });
     }

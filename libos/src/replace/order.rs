@@ -17,11 +17,66 @@ pub const MAX_ORDER: usize = 4096;
 /// The only format there is.
 const FORMAT: u32 = 1;
 
+/// Shortest trial that can be ordered, in milliseconds.
+pub const MIN_PROBATION_MS: u64 = 1000;
+/// Longest trial that can be ordered, in milliseconds.
+pub const MAX_PROBATION_MS: u64 = 600_000;
+/// The trial's length where the order does not say, in milliseconds.
+pub const DEFAULT_PROBATION_MS: u64 = 30_000;
+
+/// Who says that a successor stays: `commit` in the order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CommitBy {
+    /// The successor itself, when it has found itself healthy.
+    #[default]
+    Auto,
+    /// The operator, by a second order.
+    Order,
+}
+
+impl CommitBy {
+    /// The name in an order.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Order => "order",
+        }
+    }
+}
+
+/// How a successor is put on trial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trial {
+    /// How long it has for it, in nanoseconds from its first instruction; without a commit by then it goes back.
+    pub deadline_ns: u64,
+    /// Who commits.
+    pub commit: CommitBy,
+}
+
+impl Default for Trial {
+    fn default() -> Self {
+        Self {
+            deadline_ns: DEFAULT_PROBATION_MS * 1_000_000,
+            commit: CommitBy::default(),
+        }
+    }
+}
+
 /// What can be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Jump into the staged image.
-    Replace,
+    Replace {
+        /// SHA-256 of the staged ELF.
+        image: [u8; 32],
+        /// What it has to stand.
+        trial: Trial,
+    },
+    /// The running image, which is on trial, stays.
+    Commit,
+    /// The running image, which is on trial, gives the machine back.
+    Rollback,
 }
 
 impl Action {
@@ -29,7 +84,9 @@ impl Action {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Replace => "replace",
+            Self::Replace { .. } => "replace",
+            Self::Commit => "commit",
+            Self::Rollback => "rollback",
         }
     }
 }
@@ -45,8 +102,6 @@ pub struct Order {
     pub generation: u32,
     /// The nonce of the moment it was written for.
     pub nonce: [u8; 16],
-    /// SHA-256 of the staged ELF.
-    pub image: [u8; 32],
 }
 
 /// What an order has to fit.
@@ -66,7 +121,8 @@ impl Order {
     /// Reads `order.toml`.
     ///
     /// # Errors
-    /// `bad-order`: larger than [`MAX_ORDER`], not TOML, a key missing or of the wrong kind, an unknown format or action.
+    /// `bad-order`: larger than [`MAX_ORDER`], not TOML, a key missing, of the wrong kind or out of its limits, an unknown format
+    /// or action.
     pub fn parse(bytes: &[u8]) -> Result<Self, Refusal> {
         if bytes.len() > MAX_ORDER {
             return Err(bad("order.toml is larger than 4096 bytes"));
@@ -78,15 +134,25 @@ impl Order {
         if toml.number("format") != Ok(FORMAT) {
             return Err(bad("this machine knows order format 1 only"));
         }
-        if text("action")? != Action::Replace.name() {
-            return Err(bad("this machine knows the action \"replace\" only"));
-        }
+        let action = match text("action")? {
+            "replace" => Action::Replace {
+                image: from_hex(text("image")?)
+                    .ok_or_else(|| bad("image is not 64 lower-case hex digits"))?,
+                trial: trial(&toml)?,
+            },
+            "commit" => Action::Commit,
+            "rollback" => Action::Rollback,
+            _ => {
+                return Err(bad(
+                    "this machine knows the actions \"replace\", \"commit\" and \"rollback\"",
+                ));
+            }
+        };
         Ok(Self {
-            action: Action::Replace,
+            action,
             host: text("host")?.to_string(),
             generation: toml.number("generation").map_err(unreadable)?,
             nonce: from_hex(text("nonce")?).ok_or_else(|| bad("nonce is not 32 lower-case hex digits"))?,
-            image: from_hex(text("image")?).ok_or_else(|| bad("image is not 64 lower-case hex digits"))?,
         })
     }
 
@@ -112,19 +178,43 @@ impl Order {
                 "the order's nonce has been used or was never given out",
             ));
         }
+        let Action::Replace { image, .. } = self.action else {
+            return Ok(());
+        };
         let Some(staged) = expected.staged else {
             return Err(Refusal::new(
                 Code::NothingStaged,
                 "no image is staged to replace the running one",
             ));
         };
-        if self.image != *staged {
-            let message =
-                "the order names image ".to_string() + &hex(&self.image) + ", staged is " + &hex(staged);
+        if image != *staged {
+            let message = "the order names image ".to_string() + &hex(&image) + ", staged is " + &hex(staged);
             return Err(Refusal::new(Code::WrongImage, message));
         }
         Ok(())
     }
+}
+
+/// What a `replace` order says of the trial.
+fn trial(toml: &Document<'_>) -> Result<Trial, Refusal> {
+    let deadline_ms = match toml.number("probation_ms") {
+        Err(TomlError::Missing(_)) => DEFAULT_PROBATION_MS,
+        Ok(ms @ MIN_PROBATION_MS..=MAX_PROBATION_MS) => ms,
+        _ => {
+            return Err(bad(
+                "probation_ms is not a number of milliseconds from 1000 to 600000",
+            ));
+        }
+    };
+    let commit = match toml.text("commit") {
+        Err(TomlError::Missing(_)) | Ok("auto") => CommitBy::Auto,
+        Ok("order") => CommitBy::Order,
+        _ => return Err(bad("commit is neither \"auto\" nor \"order\"")),
+    };
+    Ok(Trial {
+        deadline_ns: deadline_ms * 1_000_000,
+        commit,
+    })
 }
 
 fn bad(message: impl Into<String>) -> Refusal {
@@ -263,7 +353,8 @@ mod tests {
         for (from, to) in [
             ("format = 1", "format = 2"),
             ("format = 1", ""),
-            ("\"replace\"", "\"commit\""),
+            ("\"replace\"", "\"explode\""),
+            ("\"replace\"", "\"Commit\""),
             ("generation = 1", "generation = -1"),
             ("generation = 1", "generation = 4294967296"),
             ("generation = 1", "generation = \"1\""),
@@ -286,6 +377,101 @@ mod tests {
             "bad-order"
         );
         assert!(Order::parse(b"\xff\xfe").is_err());
+    }
+
+    fn with(line: &str) -> Result<Action, Refusal> {
+        let text = text(&nonce()) + line + "\n";
+        Order::parse(text.as_bytes()).map(|order| order.action)
+    }
+
+    fn trial_of(line: &str) -> Trial {
+        match with(line).expect(line) {
+            Action::Replace { trial, .. } => trial,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_trial_is_as_the_order_says() {
+        let default = Trial {
+            deadline_ns: 30_000_000_000,
+            commit: CommitBy::Auto,
+        };
+        assert_eq!(trial_of(""), default);
+        assert_eq!(trial_of("commit = \"auto\""), default);
+        assert_eq!(trial_of("commit = \"order\"").commit, CommitBy::Order);
+        for (text, ms) in [("1000", 1000), ("600000", 600_000)] {
+            let line = format!("probation_ms = {text}");
+            assert_eq!(trial_of(&line).deadline_ns, ms * 1_000_000);
+        }
+        for wrong in [
+            "probation_ms = 999",
+            "probation_ms = 600001",
+            "probation_ms = 0",
+            "probation_ms = -1000",
+            "probation_ms = \"30000\"",
+            "probation_ms = 1000.0",
+            "probation_ms = 1000\nprobation_ms = 2000",
+            "commit = \"never\"",
+            "commit = true",
+            "commit = \"\"",
+        ] {
+            assert_eq!(with(wrong).expect_err(wrong).code, "bad-order", "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_trial_needs_no_image_but_the_rest() {
+        let (nonce, good) = (nonce(), text(&nonce()));
+        let nothing_staged = Expected {
+            staged: None,
+            ..expected(&nonce)
+        };
+        for (name, action) in [("commit", Action::Commit), ("rollback", Action::Rollback)] {
+            let text = good.replace("\"replace\"", &format!("\"{name}\""));
+            let text = text.split("image").next().expect("the lines before");
+            let order = Order::parse(text.as_bytes()).expect(name);
+            assert_eq!((order.action, order.action.name()), (action, name));
+            assert_eq!(order.check(&nothing_staged), Ok(()));
+            assert_eq!(
+                code(
+                    &order,
+                    &Expected {
+                        generation: 2,
+                        ..nothing_staged
+                    }
+                ),
+                "wrong-generation"
+            );
+            let spent = Nonce::new([0; 16]);
+            assert_eq!(code(&order, &expected(&spent)), "wrong-nonce");
+            assert_eq!(
+                code(
+                    &order,
+                    &Expected {
+                        host_id: "other",
+                        ..nothing_staged
+                    }
+                ),
+                "wrong-host"
+            );
+            for missing in ["format", "host", "generation", "nonce"] {
+                let without: String = text
+                    .lines()
+                    .filter(|line| !line.starts_with(missing))
+                    .map(|line| format!("{line}\n"))
+                    .collect();
+                assert!(
+                    Order::parse(without.as_bytes()).is_err(),
+                    "{name} without {missing}"
+                );
+            }
+        }
+        let without = good.split("image").next().expect("the lines before");
+        assert!(
+            Order::parse(without.as_bytes()).is_err(),
+            "a replacement needs it"
+        );
     }
 
     #[test]

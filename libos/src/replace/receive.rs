@@ -77,7 +77,7 @@ impl Receiver {
         let now = time::now();
         let limits = Limits {
             elf_bytes: machine.options.max_image,
-            security_floor: machine.with(|state| state.floor),
+            security_floor: machine.floor(),
         };
         Self {
             machine,

@@ -5,7 +5,8 @@ use alloc::string::String;
 use super::machine::{Activity, Machine};
 use super::stage::Staged;
 use super::status::{
-    self, Confidential, Cores, Flush, Image, Memory, Network, Origin, PrivateMemory, State, Status, Telemetry,
+    self, Confidential, Cores, Flush, Image, Measurement, MeasurementsAnswer, Memory, Network, Origin,
+    PrivateMemory, State, Status, Telemetry,
 };
 use crate::confidential::{self, private};
 use crate::cpu::{current, time};
@@ -42,6 +43,7 @@ pub(super) fn status(machine: &Machine) -> String {
                 sha256: &me.manifest().elf.sha256,
             },
             generation: me.generation,
+            floor: machine.floor(),
             host_id: machine.host_id(),
             instance_id: &resource::uuid_text(&me.instance_id),
             state: match (state.activity, &state.staged) {
@@ -65,6 +67,7 @@ pub(super) fn status(machine: &Machine) -> String {
             },
             flush: Flush::new(machine.options.flush, machine.flush_decision()),
             confidential: Confidential::new(confidential::platform(), confidential::tdx_module()),
+            measurement: Measurement::new(&state.measurements),
             network: configuration.as_ref().map(network),
             telemetry: Telemetry {
                 endpoint: machine.options.otel_endpoint.as_deref(),
@@ -74,8 +77,14 @@ pub(super) fn status(machine: &Machine) -> String {
             },
             staged: state.staged.as_ref().map(staged),
             last_replacement: state.last.as_ref().map(|timeline| timeline.last_replacement()),
+            history: state.history.view(),
         })
     })
+}
+
+/// The text of `GET /v1/measurements`.
+pub(super) fn measurements(machine: &Machine) -> String {
+    machine.with(|state| status::json(&MeasurementsAnswer::new(&state.measurements)))
 }
 
 fn network(configuration: &Configuration) -> Network<'_> {

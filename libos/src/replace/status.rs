@@ -5,6 +5,7 @@
 mod confidential;
 
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 
 use serde::ser::SerializeSeq;
@@ -12,6 +13,8 @@ use serde::{Serialize, Serializer};
 
 pub use confidential::Confidential;
 
+use super::history::PastView;
+use super::measured::{self, Measurements};
 use super::timeline::LastReplacement;
 use super::{hex, order::Action};
 use crate::confidential::policy::{FlushDecision, FlushPolicy};
@@ -24,6 +27,8 @@ pub struct Status<'a> {
     pub image: Image<'a>,
     /// Number of the running instar, from 1.
     pub generation: u32,
+    /// Images of a lower security version are refused.
+    pub floor: u64,
     /// What orders call this machine.
     pub host_id: &'a str,
     /// The instar's UUID, as text.
@@ -46,6 +51,8 @@ pub struct Status<'a> {
     pub flush: Flush<'a>,
     /// What the machine encrypts.
     pub confidential: Confidential<'a>,
+    /// What this machine has run since its cold boot.
+    pub measurement: Measurement,
     /// The network configuration; `None`: a lease ran out and there is no new one yet.
     pub network: Option<Network<'a>>,
     /// How the exporter gets on.
@@ -54,6 +61,8 @@ pub struct Status<'a> {
     pub staged: Option<Staged<'a>>,
     /// The replacement that brought this instar here, or one that failed since.
     pub last_replacement: Option<LastReplacement<'a>>,
+    /// How the last replacements ended, the newest last.
+    pub history: Vec<PastView<'a>>,
 }
 
 /// What the machine is at.
@@ -162,6 +171,65 @@ pub struct PrivateMemory {
     pub pages: u64,
     /// Those of them that a successor gets as they are; the others are reset before it comes.
     pub to_hand_over: u64,
+}
+
+/// The chain of what this machine has run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Measurement {
+    chain: String,
+    count: u64,
+    whole: bool,
+}
+
+impl Measurement {
+    /// In short.
+    #[must_use]
+    pub fn new(measurements: &Measurements) -> Self {
+        Self {
+            chain: hex(&measurements.chain().0),
+            count: measurements.count(),
+            whole: measurements.is_whole(),
+        }
+    }
+}
+
+/// `GET /v1/measurements`: the chain, and the newest of the images behind it.
+#[derive(Clone, Debug, Serialize)]
+pub struct MeasurementsAnswer<'a> {
+    chain: String,
+    count: u64,
+    whole: bool,
+    base: String,
+    events: Vec<EventView<'a>>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct EventView<'a> {
+    name: &'a str,
+    version: &'a str,
+    generation: u32,
+    sha384: String,
+}
+
+impl<'a> MeasurementsAnswer<'a> {
+    /// In full.
+    #[must_use]
+    pub fn new(measurements: &'a Measurements) -> Self {
+        let Measurement { chain, count, whole } = Measurement::new(measurements);
+        let event = |event: &'a measured::Event| EventView {
+            name: &event.name,
+            version: &event.version,
+            generation: event.generation,
+            sha384: hex(&event.manifest),
+        };
+        Self {
+            chain,
+            count,
+            whole,
+            base: hex(&measurements.base().0),
+            events: measurements.events().iter().map(event).collect(),
+        }
+    }
 }
 
 /// What happens to the caches before a jump.

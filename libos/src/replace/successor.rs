@@ -1,17 +1,21 @@
 //! The other end of a replacement: the successor completes the timeline, takes the predecessor's memory over, and reports.
 
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
 use core::time::Duration;
 
 use log::{info, warn};
+use x86_64::instructions::interrupts;
 
 use super::handover::Handover;
 use super::machine::{Activity, Machine};
 use super::timeline::{CoreFlush, Outcome, Phase, Timeline};
+use super::{health, probation};
 use crate::clock::machine_time;
+use crate::cpu::pen::Cause;
 use crate::cpu::time::{self, Instant};
 use crate::cpu::{current, stop};
 use crate::memory::{self, chunks::Owner};
@@ -42,16 +46,37 @@ pub(crate) async fn finish(machine: &'static Machine, handover: Option<Handover>
     let up = moments.network.1;
     let mut first_answer = wait_for_first_answer(machine, up + FIRST_ANSWER).await;
 
+    if let Err(reason) = well(machine).await {
+        probation::give_back(Cause::Unhealthy, format_args!("{reason}"));
+        warn!("this successor is not well, and there is no way back: {reason}");
+        interrupts::enable();
+    }
+    let by_order = handover
+        .as_ref()
+        .and_then(|handover| handover.trial)
+        .is_some_and(|trial| trial.by_order);
+    while by_order && !probation::commit_is_ordered() {
+        sleep(Duration::from_millis(5)).await;
+    }
     let commit = time::now();
+    probation::commit();
+    // The predecessor does not come back to the connections that it kept.
+    machine.network.forget_kept();
     take_over(memory::ranges_of(Owner::Predecessor)).await;
     preserved::settle().await;
     if let Some(timeline) = &mut timeline {
         timeline.outcome = Outcome::Committed;
         timeline.record(Phase::Commit, identity().generation, commit.0, time::now().0);
     }
+    // Not before: an image that gives the machine back has not raised it.
+    if let Some(pen) = stop::pen() {
+        pen.header().raise_floor(identity().manifest().security_version);
+    }
     machine.with(|state| {
         state.replacements += 1;
-        state.floor = state.floor.max(identity().manifest().security_version);
+        if let Some(timeline) = &timeline {
+            state.history.note(timeline, "");
+        }
         state.last = timeline.clone();
         state.activity = Activity::Serving;
     });
@@ -75,6 +100,7 @@ pub(crate) async fn finish(machine: &'static Machine, handover: Option<Handover>
         ),
     }
     machine.with(|state| {
+        state.history.note(&timeline, "");
         // A failed replacement since the commit is the newer story.
         if state
             .last
@@ -92,6 +118,22 @@ pub(crate) async fn finish(machine: &'static Machine, handover: Option<Handover>
         timeline.from, timeline.to
     );
     sink::replacement_committed(machine, &handover, &timeline);
+}
+
+/// Whether this instar can do its work: its cores, and what the application says.
+async fn well(machine: &Machine) -> Result<(), String> {
+    let (online, all) = (current::online().len(), current::all().len());
+    if online < all {
+        return Err(format!("{online} of {all} cores came"));
+    }
+    health::ask().await?;
+    if machine.options.commit_needs_telemetry {
+        // The trial's end is what limits it.
+        while sink::delivered() == 0 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+    Ok(())
 }
 
 async fn wait_for_first_answer(machine: &Machine, until: Instant) -> Option<Instant> {

@@ -16,6 +16,8 @@ use super::{bounded, hex};
 pub const MAX_SPANS: usize = 64;
 /// Most cores whose flush a timeline keeps.
 pub const MAX_FLUSHES: usize = 1024;
+/// Longest reason, in bytes.
+pub const MAX_REASON: usize = 4096;
 /// Longest version, in bytes.
 pub const MAX_VERSION: usize = 64;
 
@@ -102,6 +104,10 @@ numbered! {
         EarlyFlush = 12, "early_flush";
         /// Private pages are reset.
         Reset = 13, "reset";
+        /// The successor was on trial, until it gave the machine back.
+        Probation = 14, "probation";
+        /// From there until the predecessor served again.
+        Rollback = 15, "rollback";
     }
 }
 
@@ -207,6 +213,14 @@ pub struct Timeline {
     /// Private pages of 4 KiB that were reset before the jump.
     #[cbor(n(8), default)]
     pub private_pages_reset: u64,
+    /// Why it failed before the jump, or why the successor gave the machine back; empty otherwise.
+    #[cbor(
+        n(9),
+        default,
+        encode_with = "bounded::write_text",
+        decode_with = "bounded::text::<_, MAX_REASON>"
+    )]
+    pub reason: String,
 }
 
 impl Timeline {
@@ -224,6 +238,7 @@ impl Timeline {
             outcome,
             early_flushes: Vec::new(),
             private_pages_reset: 0,
+            reason: String::new(),
         }
     }
 
@@ -305,6 +320,8 @@ impl Timeline {
             phases_ms: self.phases_ms(),
             blackout_ms: self.blackout_ns().map(milliseconds),
             private_pages_reset: self.private_pages_reset,
+            reason: (!self.reason.is_empty()).then_some(&*self.reason),
+            recovery_ms: self.phase_ns(Phase::Rollback).map(milliseconds),
             flush: self.flushes.iter().map(flush).collect(),
             early_flush: self.early_flushes.iter().map(flush).collect(),
             spans: self.spans.iter().map(span).collect(),
@@ -316,7 +333,7 @@ impl Timeline {
     clippy::cast_precision_loss,
     reason = "2^53 ns are 104 days; beyond, a nanosecond does not matter"
 )]
-const fn milliseconds(ns: u64) -> f64 {
+pub(super) const fn milliseconds(ns: u64) -> f64 {
     ns as f64 / 1e6
 }
 
@@ -344,6 +361,8 @@ pub struct LastReplacement<'a> {
     from: &'a str,
     to: &'a str,
     outcome: &'static str,
+    reason: Option<&'a str>,
+    recovery_ms: Option<f64>,
     phases_ms: PhasesMs,
     blackout_ms: Option<f64>,
     private_pages_reset: u64,

@@ -17,11 +17,12 @@ use log::warn;
 
 use crate::command_line::CommandLine;
 use crate::confidential::private;
-use crate::cpu::{ApicId, CoreId, apic, current, pen::Pen, registers, smp, stop, time};
+use crate::cpu::{ApicId, CoreId, apic, current, pen::Pen, registers, smp, stop, time, watchdog};
 use crate::device::{acpi, pic, serial};
 use crate::memory::chunks::{ChunkMap, Owner};
 use crate::memory::{self, regions};
-use crate::replace::handover::{self, Essentials};
+use crate::replace::handover::{self, ChunkRange, Essentials, MAX_RANGES};
+use crate::replace::probation;
 use crate::state;
 use crate::task::executor;
 
@@ -80,7 +81,12 @@ extern "C" fn boot(raw: &'static RawBootInfo, _core: u32) -> ! {
                 .unwrap_or_else(|error| panic!("{error}: the predecessor's cores cannot be reached")),
             None => {
                 check_low_memory(&ram, apics.len());
-                Pen::create(&apics)
+                let pen = Pen::create(&apics);
+                let route = parameters
+                    .rsdp
+                    .and_then(|rsdp| acpi::pit_route(&acpi::Physical, rsdp));
+                watchdog::remember(pen, route);
+                pen
             }
         }
     };
@@ -88,6 +94,9 @@ extern "C" fn boot(raw: &'static RawBootInfo, _core: u32) -> ! {
     // SAFETY: interrupts are off, and this is the core that booted.
     unsafe { crate::cpu::init_boot_core(&apics) };
     memory::activate();
+    if let Some(trial) = predecessor.as_ref().and_then(|handover| handover.trial.as_ref()) {
+        probation::begin(trial, options.flush);
+    }
     if predecessor.is_none() {
         // SAFETY: the trampoline's page lies in chunk 0 too, and `check_low_memory` found RAM there; no other core has run.
         unsafe { smp::cold_start(pen, &apics) };
@@ -198,10 +207,7 @@ fn chunk_map(ram: &[Range<u64>], own: &Region, predecessor: Option<&Essentials>)
         }
     };
     mark(own.start..own.end, Owner::Own);
-    for range in predecessor
-        .iter()
-        .flat_map(|handover| &handover.predecessor_chunks)
-    {
+    for range in predecessor.map_or_else(Vec::new, predecessors_memory) {
         mark(range.start..range.end, Owner::Predecessor);
     }
     for range in predecessor.iter().flat_map(|handover| &handover.private) {
@@ -211,6 +217,22 @@ fn chunk_map(ram: &[Range<u64>], own: &Region, predecessor: Option<&Essentials>)
         mark(range.start..range.end, Owner::Preserved);
     }
     map
+}
+
+/// What the predecessor has: the list that it wrote last, where there is one.
+fn predecessors_memory(handover: &Essentials) -> Vec<ChunkRange> {
+    let Some(trial) = &handover.trial else {
+        return handover.predecessor_chunks.clone();
+    };
+    let word = |index: u64| {
+        // SAFETY: the predecessor wrote the list into this image's own memory, and says that it is there.
+        unsafe { ((trial.chunks_at + 8 * index) as *const u64).read() }
+    };
+    let ranges = (0..word(0).min(MAX_RANGES as u64)).map(|index| ChunkRange {
+        start: word(1 + 2 * index),
+        end: word(2 + 2 * index),
+    });
+    ranges.collect()
 }
 
 /// Gives the heap what the image's own chunks have left: before the image, and behind the boot parameters.

@@ -6,32 +6,45 @@ use core::time::Duration;
 
 use x86_64::instructions::port::Port;
 
+use crate::cpu::pen::Cause;
 use crate::cpu::{current, registers, stop, time};
 use crate::device::serial;
+use crate::replace::probation;
 
 #[cfg(metal)]
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
     let core = current::id();
     match info.location() {
-        Some(place) => console(format_args!(
-            "panic on core {core} at {place}: {}",
-            info.message()
-        )),
-        None => console(format_args!("panic on core {core}: {}", info.message())),
+        Some(place) => last_words(
+            Cause::Panic,
+            format_args!("panic on core {core} at {place}: {}", info.message()),
+        ),
+        None => last_words(
+            Cause::Panic,
+            format_args!("panic on core {core}: {}", info.message()),
+        ),
     }
-    end_of_instar(registers::tsc())
+}
+
+/// This instar cannot go on, and says why: to its predecessor if that can, or else on the serial line.
+pub(crate) fn last_words(cause: Cause, text: fmt::Arguments<'_>) -> ! {
+    let noticed = registers::tsc();
+    x86_64::instructions::interrupts::disable();
+    probation::give_back(cause, text);
+    console(text);
+    end_of_instar(noticed)
 }
 
 /// Writes to the serial line whatever else is going on.
-pub(crate) fn console(text: fmt::Arguments<'_>) {
+fn console(text: fmt::Arguments<'_>) {
     x86_64::instructions::interrupts::disable();
     serial::write_anyway(text);
 }
 
 /// There is no going on. Resets the machine, so that the firmware boots the first image again and the machine serves.
 /// `since` is the TSC when it became clear.
-pub(crate) fn end_of_instar(since: u64) -> ! {
+fn end_of_instar(since: u64) -> ! {
     // The core that ends it, plus one.
     static ENDING: AtomicUsize = AtomicUsize::new(0);
     // If this machine is being replaced anyway, the successor makes more of it than a reset does.

@@ -61,19 +61,26 @@ pub fn write(header: &Header) -> [u8; SEALED] {
 /// Reads the header that stands at `start`; `None`: there is none, or a damaged one.
 #[must_use]
 pub fn read(start: u64, bytes: &[u8; SEALED]) -> Option<Header> {
+    let (range, name, version) = parse(start, bytes)?;
+    Some(Header {
+        range,
+        name: name.to_string(),
+        version,
+    })
+}
+
+/// The same without an allocation.
+#[must_use]
+pub fn parse(start: u64, bytes: &[u8; SEALED]) -> Option<(Range<u64>, &str, u32)> {
     let body = envelope::open(MAGIC, SEALED, bytes).ok()?;
     let (own, rest) = body.split_first_chunk::<8>()?;
     let (end, rest) = rest.split_first_chunk::<8>()?;
     let (version, rest) = rest.split_first_chunk::<4>()?;
     let (length, name) = rest.split_first_chunk::<4>()?;
-    let name = name.get(..u32::from_le_bytes(*length) as usize)?;
+    let name = core::str::from_utf8(name.get(..u32::from_le_bytes(*length) as usize)?).ok()?;
     let (own, end) = (u64::from_le_bytes(*own), u64::from_le_bytes(*end));
     let whole = own == start && own < end && own.is_multiple_of(CHUNK) && end.is_multiple_of(CHUNK);
-    (whole && !name.is_empty()).then_some(Header {
-        range: own..end,
-        name: core::str::from_utf8(name).ok()?.to_string(),
-        version: u32::from_le_bytes(*version),
-    })
+    (whole && !name.is_empty()).then_some((own..end, name, u32::from_le_bytes(*version)))
 }
 
 #[cfg(test)]

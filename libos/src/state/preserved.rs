@@ -14,13 +14,14 @@ use core::ops::Range;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use log::{info, warn};
+use log::info;
 use spin::Mutex;
 use thiserror::Error;
 
 use super::header::{self, HEADER_BYTES, Header, NEXT, SEALED};
 use super::records::MAX_NAME;
-use crate::memory::{self, CHUNK, chunks::Owner};
+use crate::memory::chunks::{ChunkMap, Owner};
+use crate::memory::{self, CHUNK};
 use crate::replace::handover::PreservedRange;
 use crate::task::yield_now;
 
@@ -37,14 +38,17 @@ static REGIONS: Mutex<Regions> = Mutex::new(Regions {
 #[cfg(test)]
 pub(super) static TURN: Mutex<()> = Mutex::new(());
 
-#[cfg_attr(test, derive(Clone))]
+/// Where the way from header to header begins; 0: there is no region.
+static FIRST: AtomicU64 = AtomicU64::new(0);
+/// What [`reserve`] has found, 0 behind the last.
+static FOUND: [AtomicU64; MAX_PRESERVED] = [const { AtomicU64::new(0) }; MAX_PRESERVED];
+
 struct Regions {
     entries: Vec<Entry>,
     /// What the successor is told of is decided.
     frozen: bool,
 }
 
-#[cfg_attr(test, derive(Clone))]
 struct Entry {
     header: Header,
     /// Somebody has a [`Preserved`] of it.
@@ -128,6 +132,8 @@ impl Preserved {
             .find(|entry| next(&entry.header.range).load(Ordering::Relaxed) == 0)
         {
             next(&last.header.range).store(range.start, Ordering::Release);
+        } else {
+            FIRST.store(range.start, Ordering::Release);
         }
         regions.insert(header, true);
         Ok(Self { range, version })
@@ -224,27 +230,16 @@ impl Regions {
         self.entries.insert(at, entry);
     }
 
-    /// Takes in the regions that a successor made before it failed. What it says is believed as far as the chunks that it
-    /// names are free here: then this instar had no other use for them.
+    /// Takes in the regions that [`reserve`] has found.
     fn adopt(&mut self) -> usize {
         let mut adopted = 0;
-        let starts: Vec<u64> = self.entries.iter().map(|it| it.header.range.start).collect();
-        for known in starts {
-            let mut at = next_of(known).load(Ordering::Acquire);
-            while at != 0 && self.find(at).is_none() && self.entries.len() < MAX_PRESERVED {
-                let Some(header) = header_at(at) else {
-                    warn!("a preserved region at {at:#x} has no header that can be read: it is not taken in");
-                    break;
-                };
-                let range = header.range.clone();
-                let marked = memory::with_chunks(|map| map.mark(&range, Owner::Preserved));
-                if !matches!(marked, Some(Ok(()))) {
-                    warn!("a preserved region at {at:#x} is not free memory here: it is not taken in");
-                    break;
-                }
+        for found in &FOUND {
+            let at = found.swap(0, Ordering::Relaxed);
+            if at != 0
+                && let Some(header) = header::read(at, &sealed_at(at))
+            {
                 self.insert(header, false);
                 adopted += 1;
-                at = next_of(at).load(Ordering::Acquire);
             }
         }
         self.link();
@@ -258,26 +253,53 @@ impl Regions {
             next(&entry.header.range).store(above, Ordering::Release);
             above = entry.header.range.start;
         }
+        FIRST.store(above, Ordering::Release);
     }
 }
 
-/// The header at an address that another instar has named; `None` if it is not free memory, or has none.
-fn header_at(at: u64) -> Option<Header> {
-    let chunk = at..at.checked_add(CHUNK)?;
-    if !at.is_multiple_of(CHUNK) {
-        return None;
+/// Reserves the regions that a successor made before it failed, for [`adopt`] to take in. What the successor says is believed
+/// as far as the chunks that it names are free here: then this instar had no other use for them.
+///
+/// Called while all other cores stand still, with whatever locks they hold: takes none, and allocates nothing.
+pub(crate) fn reserve(map: &mut ChunkMap) {
+    let mut found = FOUND.iter();
+    let mut at = FIRST.load(Ordering::Acquire);
+    for _ in 0..MAX_PRESERVED {
+        let Some(chunk) = at.checked_add(CHUNK).map(|end| at..end) else {
+            return;
+        };
+        if at == 0 || !at.is_multiple_of(CHUNK) {
+            return;
+        }
+        match map.owner(at) {
+            // Known already.
+            Some(Owner::Preserved) => {}
+            Some(_) => return,
+            None => {
+                if map.mark(&chunk, Owner::Preserved).is_err() {
+                    return;
+                }
+                // It was in the map: so it is RAM, which is mapped.
+                let _ = map.release(&chunk);
+                let sealed = sealed_at(at);
+                let Some((range, ..)) = header::parse(at, &sealed) else {
+                    return;
+                };
+                let Some(place) = found.next() else { return };
+                if map.mark(&range, Owner::Preserved).is_err() {
+                    return;
+                }
+                place.store(at, Ordering::Relaxed);
+            }
+        }
+        at = next_of(at).load(Ordering::Acquire);
     }
-    // Free chunks of the map are RAM: marking one says whether it is.
-    let is_free = memory::with_chunks(|map| {
-        let free = map.mark(&chunk, Owner::Preserved).is_ok();
-        free && map.release(&chunk).is_ok()
-    });
-    if is_free != Some(true) {
-        return None;
-    }
-    // SAFETY: RAM, mapped, and nobody's here.
-    let bytes = unsafe { (at as *const [u8; SEALED]).read_volatile() };
-    header::read(at, &bytes)
+}
+
+/// What stands where a header is; the address is that of a chunk of RAM.
+fn sealed_at(at: u64) -> [u8; SEALED] {
+    // SAFETY: only called for chunks that are in the map, and so RAM that is mapped.
+    unsafe { (at as *const [u8; SEALED]).read_volatile() }
 }
 
 /// # Safety
@@ -316,6 +338,7 @@ pub(super) fn open(inherited: &[PreservedRange]) {
         };
         regions.insert(header, false);
     }
+    regions.link();
 }
 
 /// What the successor is told of.

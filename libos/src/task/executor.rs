@@ -7,7 +7,7 @@
 use alloc::collections::{BinaryHeap, VecDeque};
 use core::cmp::Reverse;
 use core::future::Future;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::task::Waker;
 
 use async_task::{Runnable, Task};
@@ -22,6 +22,7 @@ pub struct Queue {
     ready: Mutex<VecDeque<Runnable>>,
     timers: Mutex<Timers>,
     halted: AtomicBool,
+    beats: AtomicU64,
 }
 
 struct Timers {
@@ -68,7 +69,18 @@ impl Queue {
                 next: 0,
             }),
             halted: AtomicBool::new(false),
+            beats: AtomicU64::new(0),
         }
+    }
+
+    /// How often the executor has looked for work.
+    pub(crate) fn beats(&self) -> u64 {
+        self.beats.load(Ordering::Relaxed)
+    }
+
+    /// Does the core wait for an interrupt, with nothing to do?
+    pub(crate) fn is_halted(&self) -> bool {
+        self.halted.load(Ordering::Relaxed)
     }
 
     /// Wakes `waker` at `due`. Returns a number that stands for the timer.
@@ -127,6 +139,7 @@ pub(crate) fn run() -> ! {
     let queue = &core.queue;
     interrupts::enable();
     loop {
+        queue.beats.fetch_add(1, Ordering::Relaxed);
         crate::device::network::deliver_interrupt();
         let next_timer = queue.run_timers();
         // A batch: what the tasks make ready in turn waits until timers and devices have been looked at again.

@@ -92,6 +92,8 @@ pub struct Snapshot {
     pub network: Network,
     /// Replacements by outcome.
     pub replacements: Replacements,
+    /// Images of a lower security version are refused.
+    pub security_floor: u64,
     /// Machine-check errors since cold boot.
     pub machine_checks: u64,
     /// NMIs since cold boot.
@@ -109,6 +111,7 @@ pub fn body(resource: &Resource, snapshot: &Snapshot) -> Vec<u8> {
     builder.uptime();
     builder.memory();
     builder.network();
+    builder.number(names::SECURITY_FLOOR, snapshot.security_floor);
     builder.replacements();
     builder.since_cold_boot(names::MACHINE_CHECKS, snapshot.machine_checks);
     builder.since_cold_boot(names::NMIS, snapshot.nmis);

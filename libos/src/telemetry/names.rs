@@ -96,6 +96,7 @@ attributes! {
     TDX_MODULE = "instar.tdx.module", "The TDX module's version, `unknown` or `none`; only where TDX is enabled by the BIOS.";
     MKTME_KEYIDS = "instar.mktme.keyids", "Number of MKTME KeyIDs, where there is such a register.";
     SME = "instar.sme", "`absent`, `present` or `active`, on a host.";
+    MEASUREMENT = "instar.measurement", "The chain of the images that this machine has run since its cold boot: SHA-384, in hex digits.";
     FROM_VERSION = "instar.replacement.from", "The version that was replaced.";
     TO_VERSION = "instar.replacement.to", "The version that replaced it.";
     OUTCOME = "instar.replacement.outcome", "How a replacement ended: `committed`, `rolled-back`, `failed`.";
@@ -129,6 +130,7 @@ metrics! {
     HEAP_USAGE = UpDownCounter "instar.heap.usage" ["By"], "What of the heap is used.";
     MACHINE_CHECKS = Counter "instar.machine_checks" ["{error}"], "Machine-check errors since cold boot that the machine has survived.";
     NMIS = Counter "instar.nmis" ["{interrupt}"], "Non-maskable interrupts since cold boot: those of a stop, and those that nobody here sent.";
+    SECURITY_FLOOR = Gauge "instar.security_floor" ["1"], "The security version below which the machine takes no image.";
     REPLACEMENTS = Counter "instar.replacements" ["{replacement}"], "Replacements since cold boot, by outcome.";
     EXPORTS = Counter "instar.telemetry.requests" ["{request}"], "Export requests by signal and result.";
     EXPORT_RETRIES = Counter "instar.telemetry.retries" ["{request}"], "Export requests that were sent again.";

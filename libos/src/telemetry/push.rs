@@ -4,7 +4,7 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::future::{Future, poll_fn};
-use core::net::Ipv4Addr;
+use core::net::{Ipv4Addr, SocketAddrV4};
 use core::pin::pin;
 use core::task::Poll;
 use core::time::Duration;
@@ -14,10 +14,11 @@ use log::{info, warn};
 use super::config::{self, Endpoint, Host};
 use super::exporter::{Action, Failure, REQUEST_TIMEOUT_NS};
 use super::http_request::{Response, ResponseParser, request_head};
+use super::percent::hex;
 use super::sink::{self, Labels, WORK};
 use super::{Signal, config::EndpointError};
 use crate::cpu::{CoreId, current, time};
-use crate::net::{TcpStream, resolve};
+use crate::net::{Across, TcpOptions, TcpStream, default_network, resolve};
 use crate::replace::handover::Handover;
 use crate::replace::machine::Machine;
 use crate::start::Start;
@@ -58,6 +59,7 @@ pub(crate) fn start(start: &Start, handover: Option<&Handover>, machine: &'stati
             "OTEL_RESOURCE_ATTRIBUTES",
         ),
         host_id: machine.host_id().into(),
+        measurement: hex(&machine.measurement().0),
         entered: start.entered,
     };
     let undelivered = handover.iter().flat_map(|handover| &handover.undelivered);
@@ -141,7 +143,15 @@ async fn exchange(
         }
     }
     let address = address(endpoint).await?;
-    let stream = TcpStream::connect(address, endpoint.port)
+    let Some(network) = default_network() else {
+        return Err(Failure::Connect);
+    };
+    // What a predecessor has not delivered, its successor sends: a connection that waited would have nothing to say.
+    let options = TcpOptions {
+        across: Across::Reset,
+        ..TcpOptions::default()
+    };
+    let stream = TcpStream::connect_on(network, SocketAddrV4::new(address, endpoint.port), options)
         .await
         .map_err(|_| Failure::Connect)?;
     ask(connection.insert(stream), head, body).await

@@ -25,6 +25,8 @@ pub struct Identity<'a> {
     pub generation: u64,
     /// `host_id` of the status.
     pub host_id: &'a str,
+    /// The chain of what the machine has run, in hex digits; empty if it is not known here.
+    pub measurement: &'a str,
     /// What the machine is.
     pub platform: &'a Platform,
     /// What is known of the TDX module.
@@ -64,6 +66,7 @@ pub fn resource(identity: &Identity) -> Resource {
     text(names::TELEMETRY_SDK_VERSION, env!("CARGO_PKG_VERSION"));
     text(names::IMAGE_NAME, identity.image_name);
     text(names::VCS_REVISION, identity.revision);
+    text(names::MEASUREMENT, identity.measurement);
     attributes.push(KeyValue::new(names::GENERATION, identity.generation.into()));
     attributes.extend(of_platform(identity.platform, identity.tdx_module));
     for (name, value) in identity.attributes {
@@ -78,6 +81,16 @@ pub fn resource(identity: &Identity) -> Resource {
         }
     }
     Resource { attributes }
+}
+
+/// Puts the chain of what the machine has run in the place of the one that was there: an image that gave the machine back
+/// has run too.
+pub fn set_measurement(resource: &mut Resource, chain: &str) {
+    let name = names::MEASUREMENT.name();
+    resource.attributes.retain(|attribute| attribute.key != name);
+    resource
+        .attributes
+        .push(KeyValue::new(names::MEASUREMENT, chain.into()));
 }
 
 /// What the machine is, as far as it is known: a guest has no keys to tell of.
@@ -169,6 +182,7 @@ mod tests {
             instance_id: uuid_v4([0xff; 16]),
             generation: 2,
             host_id: "52:54:00:12:34:56",
+            measurement: "a5a5",
             platform: &HOST,
             tdx_module: &NO_MODULE,
             attributes,
@@ -215,6 +229,21 @@ mod tests {
         );
         assert_eq!(get(&pairs, "instar.generation"), "2");
         assert_eq!(get(&pairs, "vcs.ref.head.revision"), "3f2c1ab");
+        assert_eq!(get(&pairs, "instar.measurement"), "a5a5");
+    }
+
+    #[test]
+    fn the_chain_is_replaced_and_not_added() {
+        let mut resource = resource(&identity(&[]));
+        let before = resource.attributes.len();
+        set_measurement(&mut resource, "5a5a");
+        let told = resource
+            .attributes
+            .iter()
+            .filter(|it| it.key == "instar.measurement");
+        let expected = KeyValue::new(names::MEASUREMENT, "5a5a".into());
+        assert_eq!(told.collect::<Vec<_>>(), [&expected]);
+        assert_eq!(resource.attributes.len(), before);
     }
 
     #[test]

@@ -10,15 +10,15 @@ use log::Level;
 use spin::Mutex;
 
 use super::exporter::{Counters, Exporter, Policy};
+use super::percent::hex;
 use super::queue::Limits;
-use super::resource::{Identity, resource};
+use super::resource::{Identity, resource, set_measurement};
 use super::span::{self, SpanId, TraceId};
 use super::{Resource, Signal, logs, metrics, names};
 use crate::confidential::{self, private};
 use crate::cpu::{self, current, machine_check, random, time};
 use crate::memory;
 use crate::net::Notify;
-use crate::replace::error::Refusal;
 use crate::replace::handover::Handover;
 use crate::replace::machine::Machine;
 use crate::replace::timeline::{Phase, Timeline};
@@ -69,6 +69,7 @@ pub(super) struct Labels {
     pub service_name: String,
     pub attributes: Vec<(String, String)>,
     pub host_id: String,
+    pub measurement: String,
     pub entered: time::Instant,
 }
 
@@ -79,6 +80,7 @@ pub(super) fn open(labels: Labels, undelivered: Vec<(Signal, Vec<u8>)>) {
         service_name,
         attributes,
         host_id,
+        measurement,
         entered,
     } = labels;
     let of_this_instar = resource(&Identity {
@@ -89,6 +91,7 @@ pub(super) fn open(labels: Labels, undelivered: Vec<(Signal, Vec<u8>)>) {
         instance_id: identity().instance_id,
         generation: identity().generation.into(),
         host_id: &host_id,
+        measurement: &measurement,
         platform: confidential::platform(),
         tdx_module: confidential::tdx_module(),
         attributes: &attributes,
@@ -115,6 +118,11 @@ pub(super) fn with_exporter<R>(action: impl FnOnce(&mut Exporter) -> R) -> Optio
 /// The exporter's counters; zeros without a collector.
 pub(crate) fn counters() -> Counters {
     with_exporter(|exporter| exporter.counters()).unwrap_or_default()
+}
+
+/// How many requests the collector has taken from this instar.
+pub(crate) fn delivered() -> u64 {
+    with_exporter(|exporter| exporter.counters().delivered.iter().sum()).unwrap_or(0)
 }
 
 /// What has not been delivered, for the successor.
@@ -156,7 +164,8 @@ pub(super) fn queue_metrics(machine: &Machine) {
     let counts = memory::counts();
     let (heap_bytes, heap_used) = memory::heap::usage();
     let frames = machine.network().stats().frames;
-    let (committed, failed) = machine.replacements();
+    let (committed, failed, rolled_back) = machine.replacements();
+    set_measurement(&mut sink.resource, &hex(&machine.measurement().0));
     let private = private::summary();
     let snapshot = metrics::Snapshot {
         now_unix_ns: time::unix(now),
@@ -189,9 +198,10 @@ pub(super) fn queue_metrics(machine: &Machine) {
         },
         replacements: metrics::Replacements {
             committed,
-            rolled_back: 0,
+            rolled_back,
             failed,
         },
+        security_floor: machine.floor(),
         machine_checks: machine_check::count(),
         nmis: cpu::nmis(),
         telemetry: sink.exporter.counters(),
@@ -210,17 +220,18 @@ pub(crate) fn replacement_begins(machine: &Machine, timeline: &Timeline) {
     queue_metrics(machine);
 }
 
-/// A replacement ended before the jump.
-pub(crate) fn replacement_failed(timeline: &Timeline, problem: &Refusal) {
+/// A replacement ended before the jump, or the successor gave the machine back: why is in the timeline, and `kind` names it.
+pub(crate) fn replacement_failed(machine: &Machine, timeline: &Timeline, kind: &'static str) {
     queue_spans(timeline, |sink| {
-        let known = [Phase::EarlyFlush, Phase::Quiesce, Phase::Reset];
-        let mut spans = spans(timeline, |span| known.contains(&span.name));
+        let before = [Phase::Receive, Phase::Verify, Phase::Stage];
+        let mut spans = spans(timeline, |span| !before.contains(&span.name));
         spans.extend(flushes(timeline, identity().generation));
         let mut root = root(timeline);
-        root.outcome = span::Outcome::Error(problem.message.clone());
-        spans.push(root.with(names::ERROR_TYPE, problem.code));
+        root.outcome = span::Outcome::Error(timeline.reason.clone());
+        spans.push(root.with(names::ERROR_TYPE, kind));
         span::body(time::unix(time::Instant(0)), &[(&sink.resource, &spans)])
     });
+    queue_metrics(machine);
 }
 
 /// A replacement was committed: what the predecessor could not tell any more, and what this instar did.
@@ -234,6 +245,7 @@ pub(crate) fn replacement_committed(machine: &Machine, predecessor: &Handover, t
             instance_id: predecessor.predecessor.instance_id,
             generation: predecessor.generation.into(),
             host_id: &sink.host_id,
+            measurement: "",
             platform: confidential::platform(),
             tdx_module: confidential::tdx_module(),
             attributes: &sink.attributes,

@@ -30,6 +30,7 @@ fn instar(generation: u64) -> Resource {
         instance_id: uuid_v4([generation as u8; 16]),
         generation,
         host_id: "host",
+        measurement: "",
         platform: &Platform {
             vendor: Vendor::Amd,
             hypervisor: true,
@@ -78,6 +79,7 @@ fn snapshot() -> Snapshot {
             rolled_back: 8,
             failed: 9,
         },
+        security_floor: 12,
         machine_checks: 10,
         nmis: 11,
         telemetry: Counters {

@@ -33,6 +33,7 @@ fn parameters() -> Parameters<'static> {
             start: 0x70_0000,
             end: 0x70_1234,
         }),
+        measurement: Some(measure::Chain([0xa5; measure::BYTES])),
     }
 }
 
@@ -46,6 +47,7 @@ fn owned(parameters: &Parameters<'_>) -> OwnedParameters {
         release_key: parameters.release_key.into(),
         operator_key: parameters.operator_key.into(),
         handover: parameters.handover,
+        measurement: parameters.measurement,
     }
 }
 
@@ -75,7 +77,7 @@ fn there_and_back() {
     assert_eq!(boot.boot_info_address, 0x60_0000);
     assert_eq!(tree_bytes(&area[TREE_AT..]), Ok(boot.used - TREE_AT));
     assert_eq!(read(&area[TREE_AT..]), Ok(owned(&parameters)));
-    (parameters.rsdp, parameters.handover) = (None, None);
+    (parameters.rsdp, parameters.handover, parameters.measurement) = (None, None, None);
     assert_eq!(read(&written(&parameters).0[TREE_AT..]), Ok(owned(&parameters)));
 }
 
@@ -162,6 +164,23 @@ fn tells_what_is_missing() {
         read(&fdt.finish().unwrap()),
         Err(ReadError::Missing("instar,own"))
     );
+}
+
+#[test]
+fn a_measurement_has_its_length() {
+    for length in [0, 47, 49] {
+        let mut fdt = FdtWriter::new().unwrap();
+        let root = fdt.begin_node("").unwrap();
+        let node = fdt.begin_node("chosen").unwrap();
+        fdt.property("instar,measurement", &vec![1; length]).unwrap();
+        fdt.end_node(node).unwrap();
+        fdt.end_node(root).unwrap();
+        assert_eq!(
+            read(&fdt.finish().unwrap()),
+            Err(ReadError::Value("instar,measurement")),
+            "{length}"
+        );
+    }
 }
 
 proptest! {

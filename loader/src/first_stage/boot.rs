@@ -10,7 +10,7 @@ use core::panic::PanicInfo;
 use loader::boot::{Parameters, Region};
 use loader::image::{Event, ImageError, Limits, Reader};
 use loader::signature::{KeyError, PublicKey};
-use loader::{boot, elf, jump, load};
+use loader::{boot, elf, floor, jump, load, measure};
 
 use crate::machine::{Machine, MachineError, Physical, Rsdp, reachable};
 use crate::serial::Serial;
@@ -37,6 +37,8 @@ enum BootError {
     Module { start: u64, end: u64 },
     #[error("{}", .0.line())]
     Image(#[from] ImageError),
+    #[error("{0}; correct it, or leave it out where there is no floor")]
+    Floor(#[from] floor::BadFloor),
     #[error("{}", .0.line())]
     Elf(#[from] elf::ElfError),
     #[error("no run of {chunks} free chunks of 2 MiB below 4 GiB: give the machine more memory")]
@@ -68,7 +70,12 @@ extern "C" fn first_stage(magic: u32, info: u32) -> ! {
     Serial::code(b'1');
     match start(magic, info.into()) {
         Ok(never) => match never {},
-        Err(error) => stop(format_args!("{error}")),
+        Err(error) => {
+            if let BootError::Image(ImageError::BelowFloor { .. }) = error {
+                Serial::code(b'F');
+            }
+            stop(format_args!("{error}"))
+        }
     }
 }
 
@@ -76,6 +83,7 @@ fn start(magic: u32, info: u64) -> Result<core::convert::Infallible, BootError> 
     let (release_key, key) = trusted("release key", RELEASE_KEY)?;
     let (operator_key, _) = trusted("operator key", OPERATOR_KEY)?;
     let mut machine = Machine::read(&Mapped, magic, info)?;
+    let floor = floor::asked_for(&machine.command_line)?;
     let Region { start, end } = machine.module.ok_or(BootError::NoModule)?;
     let size = end.checked_sub(start).ok_or(BootError::Module { start, end })?;
     machine.take(start, size);
@@ -83,7 +91,7 @@ fn start(magic: u32, info: u64) -> Result<core::convert::Infallible, BootError> 
         .bytes(start, size)
         .ok_or(BootError::Module { start, end })?;
 
-    let (manifest, program) = verify(key, archive)?;
+    let (manifest, program) = verify(key, floor, archive)?;
     Serial::code(b'V');
     let plan = elf::check(program)?;
 
@@ -106,11 +114,11 @@ fn trusted(what: &'static str, text: Option<&'static str>) -> Result<(&'static s
 }
 
 /// The manifest's text and the program of an image in memory.
-fn verify(key: PublicKey, archive: &[u8]) -> Result<(String, &[u8]), ImageError> {
-    // The archive is in memory already: its size needs no limit. A cold boot has no floor yet.
+fn verify(key: PublicKey, security_floor: u64, archive: &[u8]) -> Result<(String, &[u8]), ImageError> {
+    // The archive is in memory already: its size needs no limit.
     let limits = Limits {
         elf_bytes: u64::MAX,
-        security_floor: 0,
+        security_floor,
     };
     let mut reader = Reader::new(key, limits);
     let mut input = archive;
@@ -154,6 +162,7 @@ fn prepare(
         release_key,
         operator_key,
         handover: None,
+        measurement: Some(measure::Chain::START.extend(&measure::digest(manifest.as_bytes()))),
     };
     // A copied RSDP adds a node to the tree: one more memory region's worth.
     let parameter_bytes = boot::space(&parameters) + 2 * RSDP_BYTES;

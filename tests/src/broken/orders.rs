@@ -33,6 +33,12 @@ impl Facts {
         )
     }
 
+    /// Any order, with more lines.
+    #[must_use]
+    pub fn order(&self, action: &str, more: &str, operator: &SecretKey) -> Vec<u8> {
+        signed(&(self.text(action) + more), operator)
+    }
+
     /// The order to replace: what is to be posted.
     #[must_use]
     pub fn replace(&self, operator: &SecretKey) -> Vec<u8> {
@@ -114,6 +120,36 @@ pub fn cases(facts: &Facts, keys: Keys<'_>) -> Vec<Case> {
         ),
         Case::new("order: not TOML", signed("action = = x", operator), text_error),
         Case::new("order: empty text", signed("", operator), text_error),
+        Case::new(
+            "order: to commit what is not on trial",
+            signed(&facts.text("commit"), operator),
+            &[(409, "not-on-trial")],
+        ),
+        Case::new(
+            "order: to roll back what is not on trial",
+            signed(&facts.text("rollback"), operator),
+            &[(409, "not-on-trial")],
+        ),
+        Case::new(
+            "order: a stranger's rollback",
+            signed(&facts.text("rollback"), keys.stranger),
+            key,
+        ),
+        Case::new(
+            "order: a trial that is too short",
+            signed(&format!("{text}probation_ms = 999\n"), operator),
+            text_error,
+        ),
+        Case::new(
+            "order: a trial without an end",
+            signed(&format!("{text}probation_ms = 600001\n"), operator),
+            text_error,
+        ),
+        Case::new(
+            "order: committed by nobody",
+            signed(&format!("{text}commit = \"never\"\n"), operator),
+            text_error,
+        ),
         Case::new(
             "order: an unknown action",
             signed(&facts.text("explode"), operator),

@@ -65,6 +65,7 @@ impl Bochs {
             http: at.http,
             echo: at.echo,
             resp: (Ipv4Addr::LOCALHOST, 0).into(),
+            tcp_echo: None,
             control: at.control,
             prepared,
             _turn: turn,

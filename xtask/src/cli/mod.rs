@@ -32,7 +32,7 @@ enum Verb {
     Collect(crate::collect::Options),
     /// The main job, start to end: build, boot, serve, replace live, report
     Demo(demo::Options),
-    /// Measure blackout, cold boot, sizes and least memory
+    /// Measure blackout, cold boot, sizes and least memory; or flushes; or the reset of private memory
     Bench(bench::Options),
     /// Start a virtual machine with an application or an image in it
     Run(run::Options),

@@ -3,7 +3,13 @@
 
 use core::arch::global_asm;
 
-use super::{CODE_OFFSET, CODE_SELECTOR, DATA_SELECTOR, FIRST_TSS_SELECTOR, Header, SLOT_BYTES, Slot};
+use super::{
+    CODE_OFFSET, CODE_SELECTOR, Cause, DATA_SELECTOR, EPITAPH_PAGE, Epitaph, FIRST_TSS_SELECTOR, FIXED_PAGES,
+    Header, INTERRUPT_STACK_TOPS, PAGE, Pen, SLOT_BYTES, Slot,
+};
+
+/// Core 0's slot, from the header on.
+const SLOT_0: u64 = FIXED_PAGES * PAGE;
 
 global_asm!(
     ".balign 16",
@@ -77,10 +83,32 @@ global_asm!(
     "pop rcx",
     "pop rax",
     "iretq",
-    // NMI: count it.
+    // NMI: count it. On core 0 between two images it may be the watchdog's: a successor that is late in getting handlers of its
+    // own hangs.
     ".balign 16",
     "pen_nmi:",
     "lock inc qword ptr [rip + pen_code - {code_offset} + {nmis}]",
+    "cmp rsp, {nmi_of_core_0}",
+    "jne pen_nmi_return",
+    "cmp qword ptr [rip + pen_code - {code_offset} + {way_back}], 0",
+    "jne pen_nmi_watch",
+    "pen_nmi_return: iretq",
+    "pen_nmi_watch:",
+    "push rax",
+    "push rdx",
+    // Core 0 waits in the pen itself while another core of the successor gives the machine back.
+    "cmp dword ptr [rip + pen_code - {code_offset} + {slot_0} + {present}], 0",
+    "jne 22f",
+    "rdtsc",
+    "shl rdx, 32",
+    "or rax, rdx",
+    "cmp rax, [rip + pen_code - {code_offset} + {hung_from}]",
+    "jb 22f",
+    "mov ecx, {hang}",
+    "jmp pen_give_back",
+    "22:",
+    "pop rdx",
+    "pop rax",
     "iretq",
     // Machine check: decide as `machine_check::severity` does (SDM section 16.6.2). If the core can go on, what the banks
     // hold stays there for the next instar to find and report. Only MCG_STATUS.MCIP is cleared, or the next machine check
@@ -125,11 +153,30 @@ global_asm!(
     "wrmsr",
     "pop rbx",
     "pop rdx",
+    // It came into the NMI's handler, where that has nothing on its stack: one IRET ends both. Two would let the next NMI in, onto the same
+    // stack, in between.
+    "lea rax, [rip + pen_nmi]",
+    "cmp [rsp + 16], rax",
+    "je pen_both",
+    "jb 26f",
+    "lea rax, [rip + pen_nmi_return]",
+    "cmp [rsp + 16], rax",
+    "jbe pen_counted",
+    "26:",
     "pop rcx",
     "pop rax",
     "iretq",
+    "pen_both:",
+    "lock inc qword ptr [rip + pen_code - {code_offset} + {nmis}]",
+    "pen_counted:",
+    "pop rcx",
+    "pop rax",
+    "mov rsp, [rsp + 24]",
+    "iretq",
     // A machine check without a way on: say so, and reset the machine by the register that chipsets since PIIX have.
     "pen_lost:",
+    "mov ecx, {machine_check}",
+    "call pen_give_back_if_core_0",
     "mov dx, 0x3f8",
     "mov al, 'M'",
     "out dx, al",
@@ -144,9 +191,11 @@ global_asm!(
     "hlt",
     "jmp 6b",
     // Anything else cannot happen in the pen; say so on the serial line and stay. But core 0 comes by only between two images:
-    // it has met a fault in the successor's first instructions, and nobody else would ever know.
+    // it has met a fault in the successor's first instructions, and goes back to the predecessor.
     ".balign 16",
     "pen_fault:",
+    "mov ecx, {fault}",
+    "call pen_give_back_if_core_0",
     "mov dx, 0x3f8",
     "mov al, 'X'",
     "out dx, al",
@@ -155,6 +204,58 @@ global_asm!(
     "cmp dword ptr [rax + {core}], 0",
     "jne 6b",
     "jmp pen_reset",
+    // Core 0 with a way back goes it; the cause is in ECX. Others return.
+    "pen_give_back_if_core_0:",
+    "mov rax, rsp", // every stack of the pen lies in its core's slot
+    "and rax, -{slot_bytes}",
+    "cmp dword ptr [rax + {core}], 0",
+    "jne 23f",
+    "cmp dword ptr [rax + {present}], 0",
+    "jne 23f",
+    "cmp qword ptr [rip + pen_code - {code_offset} + {way_back}], 0",
+    "jne pen_give_back",
+    "23: ret",
+    // The epitaph is written in full: a cause, and no words.
+    "pen_give_back:",
+    "rdtsc",
+    "shl rdx, 32",
+    "or rax, rdx",
+    "lea rdi, [rip + pen_code - {code_offset} + {epitaph}]",
+    "mov [rdi + {epitaph_tsc}], rax",
+    "mov [rdi + {epitaph_cause}], ecx",
+    "mov dword ptr [rdi + {epitaph_core}], 0",
+    "mov dword ptr [rdi + {epitaph_length}], 0",
+    // Back to the predecessor, on core 0, from wherever: the pen's tables, the flush, and the jump.
+    ".balign 16",
+    "pen_back:",
+    "cli",
+    "cld",
+    "lea rsi, [rip + pen_code - {code_offset}]",
+    "mov rax, [rsi + {page_tables}]",
+    "mov cr3, rax",
+    "lgdt [rsi + {gdt}]",
+    "lidt [rsi + {idt}]",
+    "mov rdi, [rsi + {slots}]",
+    "lea rsp, [rdi + {slot_bytes}]",
+    "push {code_selector}",
+    "lea rax, [rip + 24f]",
+    "push rax",
+    "retfq",
+    "24:",
+    "mov eax, {data_selector}",
+    "mov ss, eax",
+    "mov ds, eax",
+    "mov es, eax",
+    "mov rcx, [rsi + {gdt} + 2]",
+    "and byte ptr [rcx + {first_tss} + 5], 0xfd",
+    "mov eax, {first_tss}",
+    "ltr ax",
+    // Nobody else can ask for it here: the flag was set from the right to flush by the image that goes on.
+    "cmp qword ptr [rsi + {flush_on_the_way}], 0",
+    "je 25f",
+    "wbinvd",
+    "25:",
+    "jmp [rsi + {way_back}]",
     "pen_code_end:",
     page_tables = const core::mem::offset_of!(Header, page_tables),
     gdt = const core::mem::offset_of!(Header, gdt),
@@ -165,6 +266,21 @@ global_asm!(
     present = const core::mem::offset_of!(Slot, present),
     vector = const core::mem::offset_of!(Slot, vector),
     nmis = const core::mem::offset_of!(Header, nmis),
+    way_back = const core::mem::offset_of!(Header, way_back),
+    // The pen has its place, and the processor has pushed five words.
+    nmi_of_core_0 = const Pen::ADDRESS + SLOT_0 + INTERRUPT_STACK_TOPS[1] - 40,
+    slot_0 = const SLOT_0,
+    hung_from = const core::mem::offset_of!(Header, hung_from),
+    flush_on_the_way = const core::mem::offset_of!(Header, flush_on_the_way),
+    slots = const core::mem::offset_of!(Header, slots),
+    epitaph = const EPITAPH_PAGE * PAGE,
+    epitaph_tsc = const Epitaph::TSC,
+    epitaph_cause = const Epitaph::CAUSE,
+    epitaph_core = const Epitaph::CORE,
+    epitaph_length = const Epitaph::LENGTH,
+    hang = const Cause::HangBeforeHandlers as u32,
+    machine_check = const Cause::MachineCheck as u32,
+    fault = const Cause::FaultBeforeHandlers as u32,
     slot_bytes = const SLOT_BYTES,
     code_selector = const CODE_SELECTOR,
     data_selector = const DATA_SELECTOR,
@@ -179,5 +295,6 @@ unsafe extern "C" {
     pub(super) static pen_nmi: u8;
     pub(super) static pen_machine_check: u8;
     pub(super) static pen_fault: u8;
+    pub(super) static pen_back: u8;
     pub(super) static pen_code_end: u8;
 }

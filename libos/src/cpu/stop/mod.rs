@@ -6,7 +6,7 @@
 mod protocol;
 mod sync;
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 
 use protocol::{NotStopped, Protocol, Stopper};
@@ -43,6 +43,8 @@ pub enum StopError {
 pub struct Stopped {
     stopper: Stopper<'static>,
     pen: Pen,
+    cores: CoreSet,
+    flush: Option<HostFlush>,
 }
 
 /// Uses `pen` from now on.
@@ -129,11 +131,17 @@ pub fn stop_others(pen: Pen, flush: Option<HostFlush>) -> Result<Stopped, StopEr
         slot.flush_end.store(0, Ordering::Relaxed);
     }
     match stopper.stop(&ThisMachine(pen), cores) {
-        Ok(()) => Ok(Stopped { stopper, pen }),
+        Ok(()) => Ok(Stopped {
+            stopper,
+            pen,
+            cores,
+            flush,
+        }),
         Err(NotStopped { deaf, slow }) => {
-            resume(pen, CoreSet::from_bits(cores.bits() & !deaf.bits()));
+            let missing = resume(pen, CoreSet::from_bits(cores.bits() & !deaf.bits()));
             stopper.step_down();
-            Err(StopError::NoAnswer(CoreSet::from_bits(deaf.bits() | slow.bits())))
+            let silent = deaf.bits() | slow.bits() | missing.bits();
+            Err(StopError::NoAnswer(CoreSet::from_bits(silent)))
         }
     }
 }
@@ -167,8 +175,9 @@ fn wait_for_called(pen: Pen) -> CoreSet {
     }
 }
 
-/// Lets `cores` run on, and waits for each to be online again: whoever stops the cores next must not miss one.
-fn resume(pen: Pen, cores: CoreSet) {
+/// Lets `cores` run on, and waits for each to be online again: whoever stops the cores next must not miss one. Returns those
+/// that do not come. Allocates nothing.
+fn resume(pen: Pen, cores: CoreSet) -> CoreSet {
     let deadline = time::now() + PATIENCE;
     for core in cores.iter() {
         while !pen.slot(core).is_present() && time::now() < deadline {
@@ -182,10 +191,7 @@ fn resume(pen: Pen, cores: CoreSet) {
             time::spin(Duration::from_micros(100));
         }
     }
-    let missing = cores.bits() & !current::online().bits();
-    if missing != 0 {
-        log::error!("cores {missing:#b} did not come back from the pen");
-    }
+    CoreSet::from_bits(cores.bits() & !current::online().bits())
 }
 
 /// The stop interrupt, or an NMI: the second call to a core that did not hear the interrupt, or somebody else's, which means
@@ -237,20 +243,93 @@ pub fn flush_here(_permit: HostFlush) -> FlushTime {
 }
 
 impl Stopped {
-    /// Everything is ready: the last steps of an instar. This core flushes last, and jumps.
+    /// Everything is ready: the last steps of an instar. This core flushes last, and jumps. Returns when the successor has
+    /// given the machine back: the other cores are in the pen, or on their way to it.
     ///
     /// # Safety
-    /// Interrupts are off. `entry`, `boot_info` and `stack` are those of an image that was loaded for these addresses, and
-    /// the devices are cut off from memory.
-    pub unsafe fn jump(self, entry: u64, boot_info: u64, stack: u64) -> ! {
+    /// Called on core 0 with interrupts off. `entry`, `boot_info` and `stack` are those of an image that was loaded for these
+    /// addresses, and the devices are cut off from memory.
+    pub unsafe fn jump(&self, entry: u64, boot_info: u64, stack: u64) {
+        let (pen, me) = (self.pen, current::id());
         apic::disarm_timer();
         // While a fault in it still has this image's handler.
         vmx::leave_if_on();
-        // SAFETY: interrupts are off, and nothing comes back from here.
-        unsafe { self.pen.take_charge(current::id()) };
-        self.stopper.flush_last(&ThisMachine(self.pen));
-        self.pen.header().jump.store(tsc(), Ordering::Relaxed);
+        // SAFETY: interrupts are off, and nothing that needs this image's tables comes before `adopt` below.
+        unsafe { pen.take_charge(me) };
+        pen.arm(smp::back_entry(), self.flush.is_some());
+        self.stopper.flush_last(&ThisMachine(pen));
+        pen.header().jump.store(tsc(), Ordering::Relaxed);
         // SAFETY: as the caller says.
-        unsafe { loader::jump::enter(entry, boot_info, stack, current::id().index() as u32) }
+        unsafe { smp::visit(entry, boot_info, stack) };
+        pen.disarm();
+        if let Some(core) = current::get(me) {
+            // SAFETY: interrupts are off, and this is that core.
+            unsafe { current::adopt(core) };
+        }
+        crate::memory::activate();
+        super::enable_extensions();
+        apic::enable();
+        current::set_online(me);
     }
+
+    /// Lets the other cores run on.
+    pub fn resume(self) {
+        let missing = resume(self.pen, self.cores);
+        self.stopper.step_down();
+        if !missing.is_empty() {
+            log::error!("cores {:#b} did not come back from the pen", missing.bits());
+        }
+    }
+}
+
+/// How this instar's cores flush when it gives the machine back.
+static TRIAL_PERMIT: PermitCell = PermitCell::none();
+
+/// On a way back the cores flush as in any stop, if `permit` is given.
+pub(crate) fn set_trial_permit(permit: Option<HostFlush>) {
+    TRIAL_PERMIT.set(permit);
+}
+
+/// Gives the machine back to the predecessor, from whatever went wrong, on whatever core. The epitaph has been written.
+/// Returns if it cannot be done: a core does not stop. Takes no lock, allocates nothing. Interrupts are off.
+pub(crate) fn give_back(pen: Pen) {
+    /// All other cores are in the pen.
+    static STOPPED: AtomicBool = AtomicBool::new(false);
+    let me = current::id();
+    match PROTOCOL.elect(me) {
+        Ok(stopper) => {
+            PERMIT.set(TRIAL_PERMIT.get());
+            let others = current::online().without(me);
+            if !wait_for_called(pen).is_empty() || stopper.stop(&ThisMachine(pen), others).is_err() {
+                return;
+            }
+            STOPPED.store(true, Ordering::SeqCst);
+        }
+        // Another core is giving the machine back.
+        Err(other) if other != me => return give_way(),
+        // This core failed once more on its way.
+        Err(_) if STOPPED.load(Ordering::SeqCst) => {}
+        Err(_) => return,
+    }
+    crate::device::network::cut_off_now();
+    apic::disarm_timer();
+    apic::end_all_interrupts();
+    vmx::leave_if_on();
+    if me == CoreId::BOOT {
+        // SAFETY: interrupts are off, and nobody needs this instar any more. The pen is mapped by its own tables.
+        unsafe {
+            core::arch::asm!(
+                "mov cr3, {tables}",
+                "jmp {back}",
+                tables = in(reg) pen.page_tables(),
+                back = in(reg) pen.back(),
+                options(noreturn),
+            )
+        }
+    }
+    protocol::Cores::flush(&ThisMachine(pen), me);
+    // Core 0 flushes last, on its way.
+    pen.call(CoreId::BOOT, pen.back());
+    // SAFETY: interrupts are off, and nobody needs this instar any more.
+    unsafe { smp::park_for_good(pen, me) }
 }

@@ -99,7 +99,8 @@ impl<S: Stream, T: Timer> Connection<S, T> {
                 return Ok(Some(head));
             }
             let old = self.buffer.len();
-            match self.more(until).await {
+            let idle = old == 0 && !self.fresh;
+            match self.more(until, idle).await {
                 None if old == 0 => return Ok(None),
                 None => return Err(HeadError::Late),
                 Some(0) if old == 0 => return Ok(None),
@@ -113,12 +114,19 @@ impl<S: Stream, T: Timer> Connection<S, T> {
         }
     }
 
-    /// Reads into the buffer up to its limit; 0 at the end or after a reset, `None` if the time has passed.
-    async fn more(&mut self, until: Instant) -> Option<usize> {
+    /// Reads into the buffer up to its limit; 0 at the end or after a reset, `None` if the time has passed. An `idle`
+    /// connection ends too when it should.
+    async fn more(&mut self, until: Instant, idle: bool) -> Option<usize> {
         let old = self.buffer.len();
         self.buffer.resize((old + 1024).clamp(old, MAX_HEAD.max(old)), 0);
         let (stream, room) = (&mut self.stream, self.buffer.get_mut(old..).unwrap_or_default());
-        let read = within(&self.timer, until, stream.read(room))
+        let read = async {
+            match idle {
+                true => stream.read_next(room).await,
+                false => stream.read(room).await,
+            }
+        };
+        let read = within(&self.timer, until, read)
             .await
             .map(|read| read.unwrap_or(0));
         self.buffer.truncate(old + read.unwrap_or(0));

@@ -12,8 +12,12 @@
 //! A request that is not understood is refused with the JSON of [`Response::refusal`], and the connection is closed:
 //! after it nobody can say where the next request begins.
 //!
+//! When the network stops ([`Shared::stop_accepting`](super::Shared::stop_accepting)) each connection is closed after the
+//! answer under way; one that waits for its next request, at once. Listeners for HTTP are bound with
+//! [`ListenOptions::HTTP`](super::ListenOptions::HTTP).
+//!
 //! ```ignore
-//! http::serve(TcpListener::bind(80)?, timer, spawner, |request| async move {
+//! http::serve(TcpListener::bind_on(network, 80, ListenOptions::HTTP)?, timer, spawner, |request| async move {
 //!     match request.path() {
 //!         "/" => Response::text(200, "hello\n"),
 //!         _ => Response::refusal(404, "not-found", "there is no such page", "ask for /"),
@@ -43,6 +47,10 @@ pub use response::Response;
 pub trait Stream: Send {
     /// Waits for bytes; how many, 0 at the end.
     fn read(&mut self, buffer: &mut [u8]) -> impl Future<Output = Result<usize, TcpError>> + Send;
+    /// Waits for the next request's first bytes; also 0 when this connection should end instead.
+    fn read_next(&mut self, buffer: &mut [u8]) -> impl Future<Output = Result<usize, TcpError>> + Send {
+        self.read(buffer)
+    }
     /// Gives all bytes to the peer.
     fn write_all(&mut self, bytes: &[u8]) -> impl Future<Output = Result<(), TcpError>> + Send;
     /// Whether this connection should end after the answer under way.
@@ -58,6 +66,10 @@ impl Stream for TcpStream {
 
     fn write_all(&mut self, bytes: &[u8]) -> impl Future<Output = Result<(), TcpError>> + Send {
         TcpStream::write_all(self, bytes)
+    }
+
+    fn read_next(&mut self, buffer: &mut [u8]) -> impl Future<Output = Result<usize, TcpError>> + Send {
+        self.read_unless_draining(buffer)
     }
 
     fn ending(&self) -> bool {

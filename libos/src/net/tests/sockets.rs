@@ -228,9 +228,6 @@ fn stopping_keeps_open_connections_and_drops_requests() {
         assert!(b.first_answer().is_some_and(|at| at <= world.clock.now()));
         assert_eq!(a.first_answer(), None);
         assert_eq!(b.stats().connections, 1);
-        b.abort_all();
-        assert_eq!(stream.read(&mut buffer).await, Err(TcpError::Reset));
-        assert_eq!(b.stats().connections, 0);
         b.resume_accepting();
         assert!(waiting.await.is_ok());
     });

@@ -6,6 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::memory::chunks::CHUNK_BYTES;
+use crate::replace::history::{History, MAX_REASON};
+use crate::replace::measured::{Event, MAX_EVENTS};
 use crate::replace::timeline::{CoreFlush, Outcome, Phase, Span};
 
 fn record() -> Handover {
@@ -70,6 +72,15 @@ fn record() -> Handover {
         undelivered: [(2, [1, 2, 3].to_vec()), (0, Vec::new())].to_vec(),
         replacements: 4,
         private: [private(7, 8), private(8, 11)].to_vec(),
+        trial: Some(Trial {
+            ends_ns: 30_000_000_000,
+            hang_ns: 2_000_000_000,
+            by_order: true,
+            chunks_at: 0x1234_5000,
+        }),
+        measurements: Measurements::default().extended(event("1.0.0")),
+        history: history(1).past().to_vec(),
+        kept: [kept(40_000)].to_vec(),
         state: [stashed("clock", 3), stashed("users", 40)].to_vec(),
         preserved: [preserved(12, 14), preserved(14, 15)].to_vec(),
     }
@@ -93,6 +104,35 @@ fn preserved(start: u64, end: u64) -> PreservedRange {
     }
 }
 
+fn kept(remote_port: u16) -> KeptRecord {
+    KeptRecord {
+        address: Ipv4Addr::new(10, 0, 2, 2),
+        remote_port,
+        local_port: 7,
+    }
+}
+
+fn event(version: &str) -> Event {
+    Event {
+        name: "hello".to_string(),
+        version: version.to_string(),
+        generation: 1,
+        manifest: [0xee; 48],
+    }
+}
+
+/// So many replacements that failed.
+fn history(count: u8) -> History {
+    let mut history = History::default();
+    for number in 0..count {
+        let longest = "x".repeat(MAX_VERSION);
+        let mut timeline = Timeline::new([number; 16], [0; 8], longest.clone(), longest);
+        timeline.outcome = Outcome::Failed;
+        history.note(&timeline, &"x".repeat(MAX_REASON));
+    }
+    history
+}
+
 /// Private memory from one chunk to before another.
 fn private(start: u64, end: u64) -> PrivateRange {
     PrivateRange {
@@ -114,6 +154,15 @@ fn sealed(body: &[u8]) -> Vec<u8> {
     let mut bytes = [&[0; HEADER], body].concat();
     envelope::seal(MAGIC, &mut bytes).expect("small");
     bytes
+}
+
+/// The head of a map of so many fields.
+fn head(fields: u64) -> Vec<u8> {
+    let mut head = Vec::new();
+    Encoder::new(bounded::Memory(&mut head))
+        .map(fields)
+        .expect("memory takes it");
+    head
 }
 
 #[test]
@@ -171,12 +220,13 @@ fn headers_say_what_is_wrong() {
 
 #[test]
 fn a_newer_record_is_read_if_it_may_be() {
-    // The outer map's head for 20 fields is one byte, 0xb4; a newer writer has two more, one of them deep.
+    // A newer writer has two fields more, one of them deep.
     let good = encode(&record()).expect("encodes");
-    assert_eq!(good[HEADER], 0xb4);
+    let mut decoder = Decoder::new(&good[HEADER..]);
+    let fields = decoder.map().expect("a map").expect("with a count");
     let newer = [
-        &[0xb6],
-        &good[HEADER + 1..],
+        &head(fields + 2)[..],
+        &good[HEADER + decoder.position()..],
         &[0x18, 200, 0x82, 1, 0xa1, 0x61, b'x', 0xf6],
         &[0x18, 201, 0x9f, 1, 0xff],
     ];
@@ -192,7 +242,8 @@ fn what_has_a_default_may_be_missing_and_nothing_else() {
     let body = &good[HEADER..];
     let mut decoder = Decoder::new(body);
     let mut starts = Vec::new();
-    for _ in 0..decoder.map().expect("a map").expect("with a count") {
+    let fields = decoder.map().expect("a map").expect("with a count");
+    for _ in 0..fields {
         starts.push(decoder.position());
         decoder
             .skip()
@@ -201,8 +252,13 @@ fn what_has_a_default_may_be_missing_and_nothing_else() {
     }
     starts.push(body.len());
     for field in 0..starts.len() - 1 {
-        let without = [&[0xb3], &body[1..starts[field]], &body[starts[field + 1]..]].concat();
-        let optional = matches!(field, 9 | 14..=19);
+        let without = [
+            &head(fields - 1)[..],
+            &body[starts[0]..starts[field]],
+            &body[starts[field + 1]..],
+        ]
+        .concat();
+        let optional = matches!(field, 9 | 14..);
         assert_eq!(
             decode(&sealed(&without)).is_ok(),
             optional,
@@ -314,6 +370,7 @@ fn nothing_above_its_limit_is_written() {
     assert!(malformed(|it| it.private = (100..=100 + MAX_RECORDS as u64)
         .map(|at| private(at, at + 1))
         .collect()));
+    assert!(malformed(|it| it.kept = (0..=MAX_KEPT as u16).map(kept).collect()));
     assert!(malformed(|it| it.cores = (0..2000)
         .map(|apic_id| HandedCore {
             apic_id,
@@ -322,6 +379,9 @@ fn nothing_above_its_limit_is_written() {
         .collect()));
     assert!(malformed(
         |it| it.undelivered = alloc::vec![(0, Vec::new()); MAX_UNDELIVERED + 1]
+    ));
+    assert!(malformed(
+        |it| it.history = alloc::vec![history(1).past()[0].clone(); MAX_PAST + 1]
     ));
     assert!(malformed(
         |it| it.undelivered = [(0, alloc::vec![0; MAX_UNDELIVERED_BYTES + 1])].to_vec()
@@ -346,6 +406,10 @@ fn the_largest_machine_fits() {
         ..preserved((1 << 31) + at * 2, (1 << 31) + at * 2 + 1)
     };
     handover.preserved = (0..MAX_PRESERVED as u64).map(region).collect();
+    for _ in 0..MAX_EVENTS + 1 {
+        handover.measurements = handover.measurements.extended(event(&"x".repeat(MAX_VERSION)));
+    }
+    handover.history = history(MAX_PAST as u8).past().to_vec();
     handover.cores = (0..512)
         .map(|apic_id| HandedCore {
             apic_id,
@@ -364,6 +428,7 @@ fn the_largest_machine_fits() {
             ..private((1 << 30) + at * 2, (1 << 30) + at * 2 + 1)
         })
         .collect();
+    handover.kept = alloc::vec![kept(u16::MAX); MAX_KEPT];
     for at in 0..100 {
         handover
             .timeline
@@ -414,6 +479,7 @@ prop_compose! {
         spans in vec((0_u8..14, any::<u32>(), any::<u64>(), any::<u64>()), 0..=64),
         undelivered in vec((any::<u8>(), vec(any::<u8>(), 0..50)), 0..20),
         private in vec((0_u64..10, 1_u64..1 << 10, 1..=u32::MAX, any::<u8>()), 0..20),
+        kept in vec((any::<[u8; 4]>(), any::<u16>(), any::<u16>()), 0..=MAX_KEPT),
     ) -> Handover {
         let mut handover = record();
         let [unix_at_boot, tsc_at_boot, floor, quiesce_ns, replacements, pen] = numbers;
@@ -434,6 +500,9 @@ prop_compose! {
         }).collect();
         Handover {
             private,
+            kept: kept.into_iter().map(|(address, remote_port, local_port)| KeptRecord {
+                address: address.into(), remote_port, local_port,
+            }).collect(),
             generation, unix_at_boot, tsc_at_boot, floor, quiesce_ns, replacements, network, undelivered,
             tsc_hz: hz.0, apic_hz: hz.1, host_id: texts.2,
             pen: PenPlace { base, ..handover.pen },

@@ -3,6 +3,7 @@
 use super::*;
 use crate::confidential::module::{Module, Version, not_to_be_asked};
 use crate::confidential::platform::{Host, Platform, Role, SevGuest, Sme, TdxHost, Vendor};
+use crate::replace::history::History;
 use crate::replace::timeline::{CoreFlush, Outcome, Phase, Timeline};
 use alloc::vec::Vec;
 use serde_json::Value;
@@ -39,7 +40,12 @@ fn timeline() -> Timeline {
     timeline
 }
 
-fn status<'a>(timeline: &'a Timeline, decision: &'a FlushDecision, module: &'a Module) -> Status<'a> {
+fn status<'a>(
+    timeline: &'a Timeline,
+    decision: &'a FlushDecision,
+    module: &'a Module,
+    history: &'a History,
+) -> Status<'a> {
     let counts = Counts {
         total: 126,
         free: 122,
@@ -58,6 +64,7 @@ fn status<'a>(timeline: &'a Timeline, decision: &'a FlushDecision, module: &'a M
             sha256: &[0xab; 32],
         },
         generation: 1,
+        floor: 0,
         host_id: "52:54:00:12:34:56",
         instance_id: "uuid",
         state: State::Staged,
@@ -76,6 +83,7 @@ fn status<'a>(timeline: &'a Timeline, decision: &'a FlushDecision, module: &'a M
         },
         flush: Flush::new(FlushPolicy::Auto, decision),
         confidential: Confidential::new(&HOST, module),
+        measurement: Measurement::new(&measurements()),
         network: Some(Network {
             mac: [0x52, 0x54, 0, 0x12, 0x34, 0x56],
             address: (Ipv4Addr::new(10, 0, 2, 15), 24),
@@ -91,7 +99,23 @@ fn status<'a>(timeline: &'a Timeline, decision: &'a FlushDecision, module: &'a M
         },
         staged: None,
         last_replacement: Some(timeline.last_replacement()),
+        history: history.view(),
     }
+}
+
+fn measurements() -> Measurements {
+    Measurements::default().extended(measured::Event {
+        name: "hello".to_string(),
+        version: "1.0.0".to_string(),
+        generation: 1,
+        manifest: [0xab; 48],
+    })
+}
+
+fn history() -> History {
+    let mut history = History::default();
+    history.note(&timeline(), "");
+    history
 }
 
 /// Every key with its place.
@@ -121,7 +145,10 @@ fn sorted_keys(value: &Value) -> Vec<String> {
 
 fn documented() -> Value {
     let page = include_str!("../../../../docs/interfaces.md");
-    let example = page.split_once("```json\n").expect("the example").1;
+    let example = page
+        .split_once("`/v1/status`:\n\n```json\n")
+        .expect("the example")
+        .1;
     serde_json::from_str(example.split_once("```").expect("its end").0).expect("the example is JSON")
 }
 
@@ -137,15 +164,17 @@ fn decision() -> FlushDecision {
 
 #[test]
 fn the_keys_are_exactly_the_documented_ones() {
-    let (timeline, decision, module) = (timeline(), decision(), module());
-    let ours: Value = serde_json::from_str(&json(&status(&timeline, &decision, &module))).expect("JSON");
+    let (timeline, decision, module, history) = (timeline(), decision(), module(), history());
+    let ours: Value =
+        serde_json::from_str(&json(&status(&timeline, &decision, &module, &history))).expect("JSON");
     assert_eq!(sorted_keys(&ours), sorted_keys(&documented()));
 }
 
 #[test]
 fn the_texts_have_the_documented_form() {
-    let (timeline, decision, module) = (timeline(), decision(), module());
-    let ours: Value = serde_json::from_str(&json(&status(&timeline, &decision, &module))).expect("JSON");
+    let (timeline, decision, module, history) = (timeline(), decision(), module(), history());
+    let ours: Value =
+        serde_json::from_str(&json(&status(&timeline, &decision, &module, &history))).expect("JSON");
     let example = documented();
     for place in [
         "/host_id",
@@ -182,8 +211,8 @@ fn the_texts_have_the_documented_form() {
 
 #[test]
 fn what_is_not_there_is_null() {
-    let (timeline, decision, module) = (timeline(), decision(), module());
-    let mut status = status(&timeline, &decision, &module);
+    let (timeline, decision, module, history) = (timeline(), decision(), module(), history());
+    let mut status = status(&timeline, &decision, &module, &history);
     status.last_replacement = None;
     status.telemetry.endpoint = None;
     status.network.as_mut().unwrap().gateway = None;
@@ -214,10 +243,19 @@ fn the_other_answers_are_the_documented_ones() {
             "cd".repeat(32)
         )
     );
+    let measurements = measurements();
+    let (chain, digest) = (hex(&measurements.chain().0), "ab".repeat(48));
     assert_eq!(
-        json(&AcceptedAnswer::new(Action::Replace, 1, &[0xab; 16])),
+        json(&MeasurementsAnswer::new(&measurements)),
         alloc::format!(
-            r#"{{"accepted":{{"action":"replace","generation":1,"trace_id":"{}"}}}}"#,
+            r#"{{"chain":"{chain}","count":1,"whole":false,"base":"{}","events":[{{"name":"hello","version":"1.0.0","generation":1,"sha384":"{digest}"}}]}}"#,
+            "00".repeat(48)
+        )
+    );
+    assert_eq!(
+        json(&AcceptedAnswer::new(Action::Commit, 1, &[0xab; 16])),
+        alloc::format!(
+            r#"{{"accepted":{{"action":"commit","generation":1,"trace_id":"{}"}}}}"#,
             "ab".repeat(16)
         )
     );

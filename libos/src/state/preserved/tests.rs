@@ -38,6 +38,7 @@ impl Memory {
 impl Drop for Memory {
     fn drop(&mut self) {
         memory::replace_map(None);
+        FIRST.store(0, Ordering::Relaxed);
         *REGIONS.lock() = Regions {
             entries: Vec::new(),
             frozen: false,
@@ -48,11 +49,12 @@ impl Drop for Memory {
 }
 
 /// What an instar knows, and nobody else.
-struct Instar(Option<ChunkMap>, Regions);
+struct Instar(Option<ChunkMap>, Regions, u64);
 
 /// The running instar jumps: it is kept, and its successor knows what it was told.
 fn jump() -> Instar {
     let told = to_hand_over();
+    let first = FIRST.load(Ordering::Relaxed);
     let own = memory::with_chunks(|map| map.clone()).expect("there is a map");
     let mut theirs = own.clone();
     theirs.reassign(Owner::Own, Owner::Predecessor);
@@ -65,13 +67,19 @@ fn jump() -> Instar {
     );
     memory::replace_map(Some(theirs));
     open(&told);
-    Instar(Some(own), regions)
+    Instar(Some(own), regions, first)
 }
 
 /// The successor has failed: its map and its list are forgotten.
 fn come_back(instar: Instar) {
     memory::replace_map(instar.0);
     *REGIONS.lock() = instar.1;
+    FIRST.store(instar.2, Ordering::Relaxed);
+    find();
+}
+
+fn find() {
+    memory::with_chunks(reserve);
     adopt();
 }
 
@@ -130,7 +138,7 @@ fn what_a_failed_successor_left_damaged_is_not_taken_in() {
         memory.start + 8,
     ] {
         next(&known.range).store(wild, Ordering::Relaxed);
-        adopt();
+        find();
         assert_eq!(names(), ["a"], "{wild:#x}");
     }
     // A whole header in memory that is in use here.
@@ -144,7 +152,7 @@ fn what_a_failed_successor_left_damaged_is_not_taken_in() {
     // SAFETY: this test's memory.
     unsafe { write_header(&header) };
     next(&known.range).store(own.start, Ordering::Relaxed);
-    adopt();
+    find();
     assert_eq!(names(), ["a"]);
 }
 

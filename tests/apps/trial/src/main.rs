@@ -1,5 +1,5 @@
-//! For tests of whole machines: like `hello` it serves HTTP on port 80 and UDP echo on port 7; on request one of its cores
-//! misbehaves as broken software or hardware would.
+//! For tests of whole machines: like `hello` it serves HTTP on port 80 and UDP echo on port 7, and TCP echo on port 7
+//! besides; on request one of its cores misbehaves as broken software or hardware would.
 //!
 //! | request | what |
 //! |---|---|
@@ -12,19 +12,22 @@
 
 extern crate alloc;
 
+#[path = "../../echo.rs"]
+mod echo;
 mod misbehave;
 
 use alloc::format;
 
 use libos::cpu::{self, CoreId, machine_check};
 use libos::http::{self, Request, Response};
-use libos::net::UdpSocket;
+use libos::net::{TcpListener, TcpStream};
 use libos::{start, task};
 
 libos::main!(main);
 
 async fn main() {
-    task::spawn(echo()).detach();
+    task::spawn(echo::serve()).detach();
+    task::spawn(tcp_echo()).detach();
     if let Err(error) = http::serve(80, answer).await {
         log::error!("no HTTP: {error}");
     }
@@ -73,20 +76,23 @@ fn begin(core: &str, how: &str) -> Response {
     }
 }
 
-async fn echo() {
-    let mut socket = match UdpSocket::bind(7) {
-        Ok(socket) => socket,
-        Err(error) => return log::error!("no echo: {error}"),
+/// Its connections are kept across a replacement that fails.
+async fn tcp_echo() {
+    let mut listener = match TcpListener::bind(7) {
+        Ok(listener) => listener,
+        Err(error) => return log::error!("no TCP echo: {error}"),
     };
-    let mut datagram = [0; 1500];
     loop {
-        match socket.recv_from(&mut datagram).await {
-            Ok((length, sender)) => {
-                if let Err(error) = socket.send_to(&datagram[..length], sender).await {
-                    log::warn!("echo to {sender}: {error}");
-                }
-            }
-            Err(error) => log::warn!("echo: {error}"),
+        let stream = listener.accept().await;
+        task::spawn(echo_stream(stream)).detach();
+    }
+}
+
+async fn echo_stream(mut stream: TcpStream) {
+    let mut piece = [0; 1024];
+    while let Ok(count @ 1..) = stream.read(&mut piece).await {
+        if stream.write_all(&piece[..count]).await.is_err() {
+            return;
         }
     }
 }

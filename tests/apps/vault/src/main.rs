@@ -1,5 +1,5 @@
-//! For tests: takes private memory, writes into it in the TDX module's stead, hands it over, releases it, and says what is
-//! in it. One command a request:
+//! For tests and `bench private`: takes private memory, writes into it in the TDX module's stead, hands it over, releases it, and says what is
+//! in it. UDP echo on port 7, and HTTP on port 80, one command a request:
 //!
 //! | path | what happens | answer |
 //! |---|---|---|
@@ -15,6 +15,9 @@
 
 extern crate alloc;
 
+#[path = "../../echo.rs"]
+mod echo;
+
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -22,7 +25,7 @@ use alloc::vec::Vec;
 use libos::confidential::ledger::Purpose;
 use libos::confidential::private::{self, PrivateMemory};
 use libos::http::{self, Request, Response};
-use libos::start;
+use libos::{start, task};
 use spin::Mutex;
 
 libos::main!(main);
@@ -30,6 +33,7 @@ libos::main!(main);
 static HELD: Mutex<Vec<PrivateMemory>> = Mutex::new(Vec::new());
 
 async fn main() {
+    task::spawn(echo::serve()).detach();
     if let Err(error) = http::serve(80, answer).await {
         log::error!("no HTTP: {error}");
     }

@@ -1,6 +1,8 @@
 //! `bench`: the figures, as medians with their spread.
 
 mod flush;
+mod private;
+mod turns;
 
 use crate::control::Replacement;
 use crate::exit::{Exit, exit_of};
@@ -35,6 +37,9 @@ enum Subject {
     Upgrade,
     /// What writing back the caches costs: not at all, in the stop, and early, one by one and all at once
     Flush,
+    /// How fast private pages are reset (QEMU), and what that costs the blackout (Bochs with TDX KeyIDs, two boots a run, 5
+    /// runs at the most)
+    Private,
 }
 
 #[derive(Args)]
@@ -78,7 +83,10 @@ struct Run {
 
 pub(super) fn run(options: Options) -> Result<Exit> {
     install::ensure(install::FOR_QEMU, !options.no_install)?;
-    let cast = Cast::build()?;
+    if options.subject == Subject::Private {
+        return private::run(&options);
+    }
+    let cast = Cast::build("hello")?;
     let builder = || {
         Machine::builder(&cast.first.first_stage, &cast.first.path)
             .cores(options.smp)
@@ -86,17 +94,13 @@ pub(super) fn run(options: Options) -> Result<Exit> {
             .flush(options.flush)
     };
     if options.subject == Subject::Flush {
-        let measure = |builder| {
-            let (run, told) = measure(builder, &cast)?;
-            Ok((run, told.context("the machine tells nothing of its replacement")?))
-        };
-        return flush::run(options.runs, options.json, builder, measure);
+        return flush::run(&options, builder, &cast);
     }
     let bar = progress_bar(u64::from(options.runs));
     let mut runs = Vec::new();
     for number in 1..=options.runs {
-        let (run, _) =
-            measure(builder(), &cast).with_context(|| format!("run {number} of {}", options.runs))?;
+        let (run, _) = measure(builder(), &cast, |_| Ok(()))
+            .with_context(|| format!("run {number} of {}", options.runs))?;
         runs.push(run);
         bar.inc(1);
     }
@@ -141,14 +145,10 @@ pub(super) fn run(options: Options) -> Result<Exit> {
         options.flush,
         runs.len()
     );
-    println!(
-        "on {}; {}\n",
-        host(),
-        qemu_version().unwrap_or_else(|| "QEMU of unknown version".to_owned())
-    );
+    print_host();
     print_heading("");
     for (name, spread) in figures {
-        print_spread(name, spread);
+        print_spread(name, spread, duration);
     }
     println!("{:<32}{lost:>11}", "echoes lost outside blackouts");
     println!("{:<32}{:>11}", "image, bytes", cast.first.image_bytes);
@@ -160,6 +160,11 @@ pub(super) fn run(options: Options) -> Result<Exit> {
     Ok(Exit::Ok)
 }
 
+fn print_host() {
+    let qemu = qemu_version().unwrap_or_else(|| "QEMU of unknown version".to_owned());
+    println!("on {}; {qemu}\n", host());
+}
+
 fn print_heading(title: &str) {
     println!(
         "{title:<32}{:>11}{:>11}{:>11}{:>11}{:>11}",
@@ -167,17 +172,22 @@ fn print_heading(title: &str) {
     );
 }
 
-fn print_spread(name: &str, spread: Option<Spread>) {
+fn print_spread(name: &str, spread: Option<Spread>, write: fn(f64) -> String) {
     let cells = spread.map_or([None; 5], |s| [s.median, s.min, s.p25, s.p75, s.max].map(Some));
-    let [median, min, p25, p75, max] = cells.map(|ms| ms.map_or("-".to_owned(), duration));
+    let [median, min, p25, p75, max] = cells.map(|ms| ms.map_or("-".to_owned(), write));
     println!("{name:<32}{median:>11}{min:>11}{p25:>11}{p75:>11}{max:>11}");
 }
 
-/// One upgrade under load, and what the machine tells of it.
-fn measure(builder: Builder, cast: &Cast) -> Result<(Run, Option<Replacement>)> {
+/// One upgrade under load of a machine that has been prepared for it, and what the machine tells of it.
+fn measure(
+    builder: Builder,
+    cast: &Cast,
+    prepare: impl FnOnce(&Machine) -> Result<()>,
+) -> Result<(Run, Option<Replacement>)> {
     let mut machine = builder.start()?;
     let boot = scene::first_answer(&mut machine)?;
     machine.wait_ready(scene::BOOT)?;
+    prepare(&machine)?;
     let seen = scene::upgrade_under_load(&mut machine, cast, CALM, |_| {})?;
     let blackout = seen.blackout();
     let staging = seen

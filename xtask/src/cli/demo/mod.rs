@@ -77,7 +77,7 @@ pub(super) fn run(options: Options) -> Result<Exit> {
         RigName::Bochs => Flush::Auto,
     });
     eprintln!("building hello 1.0.0 and 1.1.0, signed with the development key");
-    let cast = Cast::build()?;
+    let cast = Cast::build("hello")?;
     let collector = Collector::start("127.0.0.1:0")?;
     let endpoint = format!("http://10.0.2.2:{}", collector.address().port());
     eprintln!(
