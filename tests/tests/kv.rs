@@ -209,3 +209,88 @@ fn a_million_keys_go_up_and_down() {
     // A thousand times as many keys. Were one of them looked at in the blackout, it would be a second.
     assert!(least(many) < 3.0 * least(few) + 10.0, "{many:?} {few:?}");
 }
+
+/// Writes one key after the other until nobody answers; how many were acknowledged.
+fn write_until_the_end(address: SocketAddr, round: &str) -> usize {
+    let mut stream = TcpStream::connect(address).expect("somebody serves");
+    stream
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .expect("a timeout");
+    let mut acknowledged = 0;
+    loop {
+        let request = format!("SET {round}:{acknowledged} {acknowledged}\r\n");
+        let mut reply = [0; 5];
+        let written = stream
+            .write_all(request.as_bytes())
+            .and_then(|()| stream.read_exact(&mut reply));
+        match written {
+            Ok(()) if &reply == b"+OK\r\n" => acknowledged += 1,
+            _ => return acknowledged,
+        }
+    }
+}
+
+#[test]
+fn no_acknowledged_write_is_lost_by_a_rollback() {
+    const MANY: usize = 40_000;
+    let machine = kv(512);
+    assert_eq!(say(&machine, "SET before 1"), "OK");
+    let mut expected = 1;
+    for (round, probation_ms) in [("order", 600_000), ("deadline", 4000)] {
+        machine.stage(&machine.prepared.new);
+        let facts = machine.facts();
+        let words = format!("probation_ms = {probation_ms}\ncommit = \"order\"\n");
+        let order = facts.order("replace", &words, &machine.prepared.operator);
+        assert_eq!(machine.order(&order).status, 202);
+        machine.wait_until("the successor, on trial", |status| {
+            status["generation"] == 2 && status["state"] == "replacing"
+        });
+        let preserved = |machine: &Machine| machine.status()["memory"]["chunks"]["preserved"].as_u64();
+        let before = preserved(&machine);
+        // Enough for regions that the predecessor does not know, in records of a format that it does not write.
+        assert_eq!(say(&machine, &format!("DEBUG POPULATE {MANY} {round} 300")), "OK");
+        assert_eq!(
+            say(&machine, &format!("DEBUG OBJECT {round}:1")),
+            "format:2 kind:0 bytes:384"
+        );
+        let grown = preserved(&machine);
+        assert!(grown > before, "{grown:?} {before:?}");
+        assert_eq!(say(&machine, &format!("SET {round} x")), "OK");
+        let address = machine.resp;
+        let name = format!("w-{round}");
+        let writer = thread::spawn(move || write_until_the_end(address, &name));
+        if round == "order" {
+            machine.wait_until("some writes", |_| {
+                say(&machine, &format!("EXISTS w-{round}:100")) == "1"
+            });
+            let order = machine.facts().order("rollback", "", &machine.prepared.operator);
+            assert_eq!(machine.order(&order).status, 202);
+        }
+        let acknowledged = writer.join().expect("it counts");
+        machine.wait_until("the predecessor is back", |status| {
+            status["last_replacement"]["outcome"] == "rolled-back" && status["state"] == "serving"
+        });
+        let written = redis("redis-cli", &machine, &["KEYS", &format!("w-{round}:*")], "");
+        let written = written.lines().count();
+        println!("{round}: {acknowledged} writes acknowledged on trial, {written} there after the rollback");
+        assert!(acknowledged > 0);
+        // The last one may have been done, and its answer lost.
+        assert!(
+            (acknowledged..=acknowledged + 1).contains(&written),
+            "{written} of {acknowledged}"
+        );
+        assert_eq!(say(&machine, &format!("GET {round}")), "x");
+        expected += MANY + written + 1;
+        assert_eq!(say(&machine, "DBSIZE"), expected.to_string());
+        assert_eq!(
+            preserved(&machine),
+            grown,
+            "the predecessor has taken the successor's regions in"
+        );
+        assert!(say(&machine, "INFO").contains("record_format:1"));
+    }
+    // And all of it goes on to a successor that stays.
+    let digest = say(&machine, "DEBUG DIGEST");
+    replace(&machine, &machine.prepared.new);
+    assert_eq!(say(&machine, "DEBUG DIGEST"), digest);
+}

@@ -67,6 +67,7 @@ async fn main() {
         tcp: TcpOptions {
             receive_buffer: 4096,
             transmit_buffer: 4096,
+            ..TcpOptions::default()
         },
         ..ListenOptions::default()
     };
