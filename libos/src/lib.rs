@@ -14,6 +14,7 @@ pub mod net;
 pub mod replace;
 mod serve;
 pub mod start;
+pub mod state;
 pub mod task;
 pub mod telemetry;
 #[cfg(feature = "trial")]

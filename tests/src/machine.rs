@@ -86,6 +86,8 @@ pub struct Machine {
     pub http: SocketAddr,
     /// UDP, the application's echo.
     pub echo: SocketAddr,
+    /// TCP, the application's RESP. Bochs forwards none: port 0 there.
+    pub resp: SocketAddr,
     /// TCP, the application's echo, if it has one; Bochs's machines are not reached there.
     pub tcp_echo: Option<SocketAddr>,
     /// TCP, the control plane.
@@ -117,8 +119,8 @@ impl Setup {
     pub fn start(&self) -> Machine {
         let prepared = self.app.prepared();
         let turn = turn();
-        let [http, control, tcp_echo] =
-            [0; 3].map(|_| free(TcpListener::bind(ANY).and_then(|port| port.local_addr())));
+        let [http, resp, control, tcp_echo] =
+            [0; 4].map(|_| free(TcpListener::bind(ANY).and_then(|port| port.local_addr())));
         let echo = free(UdpSocket::bind(ANY).and_then(|port| port.local_addr()));
         let mut command = Command::new("qemu-system-x86_64");
         command
@@ -135,6 +137,7 @@ impl Setup {
             .arg("-netdev")
             .arg(format!(
                 "user,id=n,hostfwd=tcp:{http}-:80,hostfwd=udp:{echo}-:7,hostfwd=tcp:{tcp_echo}-:7,\
+                  hostfwd=tcp:{resp}-:6379,\
                  hostfwd=tcp:{control}-:7700"
             ))
             .args([
@@ -156,6 +159,7 @@ impl Setup {
             rig_log: None,
             http,
             echo,
+            resp,
             tcp_echo: Some(tcp_echo),
             control,
             prepared,

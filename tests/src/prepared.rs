@@ -38,6 +38,10 @@ pub enum App {
     Trial,
     /// It takes, keeps and releases private memory: `tests/apps/vault`.
     Vault,
+    /// A key-value server: version 1.1.0 writes record format 2.
+    Kv,
+    /// It keeps records and regions: `tests/apps/keeper`.
+    Keeper,
 }
 
 impl App {
@@ -47,20 +51,32 @@ impl App {
         static HELLO: LazyLock<Prepared> = LazyLock::new(|| prepare("hello"));
         static TRIAL: LazyLock<Prepared> = LazyLock::new(|| prepare("trial"));
         static VAULT: LazyLock<Prepared> = LazyLock::new(|| prepare("vault"));
+        static KEEPER: LazyLock<Prepared> = LazyLock::new(|| prepare("keeper"));
+        static KV: LazyLock<Prepared> = LazyLock::new(|| prepare_with("kv", Some("format-2")));
         match self {
             Self::Hello => &HELLO,
             Self::Trial => &TRIAL,
             Self::Vault => &VAULT,
+            Self::Kv => &KV,
+            Self::Keeper => &KEEPER,
         }
     }
 }
 
 fn prepare(app: &str) -> Prepared {
-    let image = |version: &str| {
-        build::build_app(&BuildOptions::new(app).version(version))
-            .unwrap_or_else(|error| panic!("{app} does not build: {error:#}"))
+    prepare_with(app, None)
+}
+
+/// The newer version with features of its package.
+fn prepare_with(app: &str, features: Option<&str>) -> Prepared {
+    let image = |version: &str, features: Option<&str>| {
+        let options = BuildOptions {
+            features: features.map(str::to_owned),
+            ..BuildOptions::new(app).version(version)
+        };
+        build::build_app(&options).unwrap_or_else(|error| panic!("{app} does not build: {error:#}"))
     };
-    let (old, new) = (image("1.0.0"), image("1.1.0"));
+    let (old, new) = (image("1.0.0", None), image("1.1.0", features));
     let read = |path: &PathBuf| fs::read(path).expect("the image is there");
     let directory = files::development().expect("development keys");
     let secret = |role: Role| files::read_secret(&role.secret_path(&directory)).expect("a secret key");

@@ -68,7 +68,8 @@ pub const FOR_BOCHS: &[Tool] = &[
     MTOOLS,
 ];
 
-/// What the tests need: both emulators, a boot medium with GRUB, for BIOS and for UEFI, and a UEFI to boot it.
+/// What the tests need: both emulators, a boot medium with GRUB, for BIOS and for UEFI, a UEFI to boot it, and clients for
+/// RESP.
 pub const FOR_TESTS: &[Tool] = &[
     QEMU,
     BOCHS,
@@ -86,6 +87,10 @@ pub const FOR_TESTS: &[Tool] = &[
     Tool {
         program: "/usr/share/ovmf/OVMF.fd",
         package: "ovmf",
+    },
+    Tool {
+        program: "redis-cli",
+        package: "redis-tools",
     },
 ];
 

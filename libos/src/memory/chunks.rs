@@ -28,6 +28,8 @@ pub enum Owner {
     Predecessor,
     /// The TDX module's or a TD's, under a private KeyID: neither the heap nor an image touches it.
     Private,
+    /// The application's, for its successor too: no image touches it but through its name.
+    Preserved,
 }
 
 /// Why a range of memory could not be marked or released. Addresses are physical, in bytes.
@@ -65,6 +67,8 @@ pub struct Counts {
     pub predecessor: u64,
     /// [`Owner::Private`].
     pub private: u64,
+    /// [`Owner::Preserved`].
+    pub preserved: u64,
 }
 
 /// Neighbouring chunks, with RAM that is not in the map below and above.
@@ -143,6 +147,16 @@ impl ChunkMap {
         Some(in_bytes(&chunks))
     }
 
+    /// Takes the highest `count` neighbouring free chunks, for `owner`: low memory stays free for images, and what is taken so
+    /// one after the other lies together. `None`: there are not that many in a row, or `count` is 0.
+    pub fn take_top_run(&mut self, count: u64, owner: Owner) -> Option<Range<u64>> {
+        let runs = self.runs(None).filter(|run| run.end - run.start >= count);
+        let end = runs.last().filter(|_| count > 0)?.end;
+        let chunks = end - count..end;
+        self.owners_mut(&chunks)?.fill(Some(owner));
+        Some(in_bytes(&chunks))
+    }
+
     /// Takes the highest free chunk, so that low memory stays free for images. `None`: nothing is free.
     pub fn take_one(&mut self, owner: Owner) -> Option<Range<u64>> {
         for region in self.regions.iter_mut().rev() {
@@ -194,6 +208,15 @@ impl ChunkMap {
         Ok(())
     }
 
+    /// Whose the chunk at an address is; `None`: nobody's, or it is not in the map.
+    #[must_use]
+    pub fn owner(&self, address: u64) -> Option<Owner> {
+        let chunk = address / CHUNK_BYTES;
+        let region = self.regions.iter().rev().find(|region| region.first <= chunk)?;
+        let index = usize::try_from(chunk - region.first).ok()?;
+        region.owners.get(index).copied().flatten()
+    }
+
     /// Gives all chunks of one owner to another; the number of chunks.
     pub fn reassign(&mut self, from: Owner, to: Owner) -> u64 {
         let mut count = 0;
@@ -222,6 +245,7 @@ impl ChunkMap {
                 Some(Owner::Staged) => counts.staged += 1,
                 Some(Owner::Predecessor) => counts.predecessor += 1,
                 Some(Owner::Private) => counts.private += 1,
+                Some(Owner::Preserved) => counts.preserved += 1,
             }
         }
         counts

@@ -127,6 +127,12 @@ pub fn with_chunks<R>(action: impl FnOnce(&mut ChunkMap) -> R) -> Option<R> {
     CHUNKS.lock().as_mut().map(action)
 }
 
+/// Another map, for tests; the one before it.
+#[cfg(test)]
+pub(crate) fn replace_map(map: Option<ChunkMap>) -> Option<ChunkMap> {
+    core::mem::replace(&mut *CHUNKS.lock(), map)
+}
+
 /// Until this is dropped no chunk changes hands, on whatever core.
 pub(crate) struct Held(MutexGuard<'static, Option<ChunkMap>>);
 
@@ -134,6 +140,13 @@ impl Held {
     /// Waits for the map. Whoever holds it must not allocate.
     pub fn new() -> Self {
         Self(CHUNKS.lock())
+    }
+
+    /// Changes the map. `action` must not allocate.
+    pub fn change(&mut self, action: impl FnOnce(&mut ChunkMap)) {
+        if let Some(map) = self.0.as_mut() {
+            action(map);
+        }
     }
 
     /// The ranges that belong to `owner`.

@@ -17,6 +17,7 @@ use crate::cpu::{current, stop};
 use crate::memory::{self, chunks::Owner};
 use crate::net::{Configuration, Kept, Neighbour, Origin};
 use crate::start::identity;
+use crate::state;
 use crate::telemetry::sink;
 
 impl Essentials {
@@ -83,6 +84,9 @@ impl Handover {
             start: range.start,
             end: range.end,
         };
+        let state = state::records();
+        // What the application keeps comes first; undelivered telemetry takes what is left.
+        let for_telemetry = handover::MAX_UNDELIVERED_BYTES - state::records::size(&state);
         let (replacements, history) =
             machine.with(|state| (state.replacements, state.history.past().to_vec()));
         Self {
@@ -109,13 +113,15 @@ impl Handover {
             predecessor_chunks: memory::ranges_of(Owner::Own).into_iter().map(range).collect(),
             timeline: timeline.clone(),
             quiesce_ns: quiesce.0,
-            undelivered: sink::undelivered(handover::MAX_UNDELIVERED_BYTES)
+            undelivered: sink::undelivered(for_telemetry)
                 .into_iter()
                 .map(|(signal, body)| (signal.index() as u8, body))
                 .collect(),
             replacements,
             trial,
             private: private::to_hand_over(),
+            state,
+            preserved: state::preserved::to_hand_over(),
             measurements: measurements.clone(),
             history,
             kept: kept.iter().map(connection).collect(),

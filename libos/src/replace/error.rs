@@ -57,6 +57,8 @@ pub enum Code {
     StopFailed,
     /// Private pages were not reset.
     PrivatePages,
+    /// The application did not save its state.
+    StateNotSaved,
     /// Not enough free memory.
     NoMemory,
     /// The machine is going down.
@@ -65,7 +67,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, in the order of the documentation.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::BadRequest,
         Self::BadArchive,
         Self::BadManifest,
@@ -91,6 +93,7 @@ impl Code {
         Self::TooLarge,
         Self::StopFailed,
         Self::PrivatePages,
+        Self::StateNotSaved,
         Self::NoMemory,
         Self::ShuttingDown,
     ];
@@ -198,6 +201,11 @@ impl Code {
                 500,
                 "private-pages",
                 "the machine still serves; hand the private pages over, or move its guests away and restart it",
+            ),
+            Self::StateNotSaved => (
+                500,
+                "state-not-saved",
+                "the machine still serves; look at the application's words in its log before another try",
             ),
             Self::NoMemory => (
                 503,

@@ -21,19 +21,20 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 
-use crc::{CRC_64_XZ, Crc};
 use minicbor::decode::{Decoder, Error as DecodeError};
 use minicbor::encode::{Encoder, Error as EncodeError, Write};
 use minicbor::{Decode, Encode};
 use thiserror::Error;
 
 use super::bounded;
+use super::envelope::{self, EnvelopeError, HEADER};
 use super::history::{MAX_PAST, Past};
 use super::measured::Measurements;
 use super::timeline::{MAX_FLUSHES, MAX_VERSION, Timeline};
 use crate::command_line::MAX_HOST_ID;
 use crate::confidential::ledger::MAX_RECORDS;
 use crate::net::MAX_KEPT;
+use crate::state::{self, preserved::MAX_PRESERVED, records::Stashed};
 
 /// Room for everything that a successor is told, in bytes: the record in the upper half, the device tree in the lower, and at
 /// the lower half's end the predecessor's memory as it is at the jump.
@@ -56,7 +57,6 @@ pub const MAX_DNS: usize = 8;
 pub const MAX_NEIGHBOURS: usize = 64;
 
 const MAGIC: [u8; 8] = *b"INSTARHO";
-const HEADER: usize = 20;
 /// The format that this version writes and reads.
 pub const FORMAT: u32 = 1;
 
@@ -216,6 +216,29 @@ pub struct PrivateRange {
     pub purpose: u8,
 }
 
+/// An application's memory that the successor takes over as it is: whole chunks, not in the memory map that it is given,
+/// so that one which does not know this field cannot touch it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct PreservedRange {
+    /// The first byte.
+    #[n(0)]
+    pub start: u64,
+    /// The first byte behind it.
+    #[n(1)]
+    pub end: u64,
+    /// The application's name for it.
+    #[cbor(
+        n(2),
+        encode_with = "bounded::write_text",
+        decode_with = "bounded::text::<_, {state::MAX_NAME}>"
+    )]
+    pub name: String,
+    /// The application's version of what is in it.
+    #[n(3)]
+    pub version: u32,
+}
+
 /// A TCP connection that the writer keeps, in case that it has to go on. Until its commit a successor drops what comes for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
@@ -322,6 +345,22 @@ pub struct Handover {
         decode_with = "bounded::list::<_, _, MAX_KEPT>"
     )]
     pub kept: Vec<KeptRecord>,
+    /// What the application has stashed.
+    #[cbor(
+        n(20),
+        default,
+        encode_with = "bounded::write_list",
+        decode_with = "bounded::list::<_, _, {state::MAX_RECORDS}>"
+    )]
+    pub state: Vec<Stashed>,
+    /// The application's memory that the successor takes over, in ascending order.
+    #[cbor(
+        n(21),
+        default,
+        encode_with = "bounded::write_list",
+        decode_with = "bounded::list::<_, _, MAX_PRESERVED>"
+    )]
+    pub preserved: Vec<PreservedRange>,
     /// The chain of what this machine has run, with the successor.
     #[cbor(n(22), default)]
     pub measurements: Measurements,
@@ -393,34 +432,21 @@ pub fn encode(handover: &Handover) -> Result<Vec<u8>, HandoverError> {
     let mut record = alloc::vec![0; HEADER];
     // Writing into memory cannot fail, but the encoder's type does not say so.
     minicbor::encode(handover, bounded::Memory(&mut record)).map_err(|_| HandoverError::Malformed(None))?;
-    seal(&mut record)?;
+    envelope::seal(MAGIC, &mut record)?;
     // The reader's own judgement, while there is still time to listen to it.
     decode(&record)?;
     Ok(record)
 }
 
-/// Fills in the header of a record whose body is written.
-fn seal(record: &mut [u8]) -> Result<(), HandoverError> {
-    let size = record.len();
-    let (header, body) = record
-        .split_at_mut_checked(HEADER)
-        .ok_or(HandoverError::Truncated)?;
-    let length = u32::try_from(body.len())
-        .map_err(|_| HandoverError::TooLarge(size))?
-        .to_le_bytes();
-    header[..8].copy_from_slice(&MAGIC);
-    header[8..12].copy_from_slice(&length);
-    header[12..].copy_from_slice(&sum(length, body));
-    Ok(())
-}
-
-fn sum(length: [u8; 4], body: &[u8]) -> [u8; 8] {
-    // Reading this record is part of the blackout: a cryptographic digest would be most of it, and find no more accidents.
-    static CRC: Crc<u64> = Crc::<u64>::new(&CRC_64_XZ);
-    let mut digest = CRC.digest();
-    digest.update(&length);
-    digest.update(body);
-    digest.finalize().to_le_bytes()
+impl From<EnvelopeError> for HandoverError {
+    fn from(error: EnvelopeError) -> Self {
+        match error {
+            EnvelopeError::Truncated => Self::Truncated,
+            EnvelopeError::Magic => Self::Magic,
+            EnvelopeError::TooLarge(bytes) => Self::TooLarge(bytes),
+            EnvelopeError::Checksum => Self::Checksum,
+        }
+    }
 }
 
 /// What of a record a successor needs before it can serve; the same fields as in [`Handover`]. All the rest is skipped,
@@ -455,6 +481,10 @@ pub struct Essentials {
     pub trial: Option<Trial>,
     #[cbor(n(19), default, decode_with = "bounded::list::<_, _, MAX_KEPT>")]
     pub kept: Vec<KeptRecord>,
+    #[cbor(n(20), default, decode_with = "bounded::list::<_, _, {state::MAX_RECORDS}>")]
+    pub state: Vec<Stashed>,
+    #[cbor(n(21), default, decode_with = "bounded::list::<_, _, MAX_PRESERVED>")]
+    pub preserved: Vec<PreservedRange>,
 }
 
 /// Reads what a successor needs at once. Bytes behind the record are not looked at.
@@ -488,20 +518,7 @@ fn malformed(error: DecodeError) -> HandoverError {
 
 /// The body of a record whose header, sum and format are right.
 fn body(bytes: &[u8]) -> Result<&[u8], HandoverError> {
-    let (magic, rest) = bytes.split_first_chunk::<8>().ok_or(HandoverError::Truncated)?;
-    let (length, rest) = rest.split_first_chunk::<4>().ok_or(HandoverError::Truncated)?;
-    let (expected, rest) = rest.split_first_chunk::<8>().ok_or(HandoverError::Truncated)?;
-    if *magic != MAGIC {
-        return Err(HandoverError::Magic);
-    }
-    let body_bytes = u32::from_le_bytes(*length) as usize;
-    if body_bytes > MAX_RECORD - HEADER {
-        return Err(HandoverError::TooLarge(body_bytes.saturating_add(HEADER)));
-    }
-    let body = rest.get(..body_bytes).ok_or(HandoverError::Truncated)?;
-    if sum(*length, body) != *expected {
-        return Err(HandoverError::Checksum);
-    }
+    let body = envelope::open(MAGIC, MAX_RECORD, bytes)?;
     match minicbor::decode::<FormatOnly>(body).map_err(malformed)?.format {
         FORMAT => Ok(body),
         other => Err(HandoverError::Format(other)),

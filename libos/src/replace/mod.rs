@@ -1,9 +1,10 @@
 //! Receive → stage → quiesce → stop → jump, and what one instar leaves for the next.
 
-mod bounded;
+pub(crate) mod bounded;
 mod carry;
 pub(crate) mod control;
 mod early_flush;
+pub mod envelope;
 pub mod error;
 pub mod handover;
 pub mod health;

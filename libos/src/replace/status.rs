@@ -123,6 +123,7 @@ impl Memory {
             staged,
             predecessor,
             private,
+            preserved,
         } = counts;
         let chunks = Chunks {
             total,
@@ -131,6 +132,7 @@ impl Memory {
             staged,
             predecessor,
             private,
+            preserved,
         };
         Self {
             chunk_bytes: CHUNK_BYTES,
@@ -151,6 +153,7 @@ struct Chunks {
     staged: u64,
     predecessor: u64,
     private: u64,
+    preserved: u64,
 }
 
 #[derive(Clone, Debug, Serialize)]

@@ -19,6 +19,7 @@ use crate::cpu::time::{self, Instant};
 use crate::cpu::{current, stop};
 use crate::memory::{self, chunks::Owner};
 use crate::start::{identity, panic::last_words};
+use crate::state::preserved;
 use crate::task::{sleep, spawn_on, yield_now};
 use crate::telemetry::sink;
 
@@ -70,6 +71,7 @@ pub(crate) async fn finish(machine: &'static Machine, handover: Option<Handover>
     // The predecessor does not come back to the connections that it kept.
     machine.network.forget_kept();
     take_over(memory::ranges_of(Owner::Predecessor)).await;
+    preserved::settle().await;
     if let Some(timeline) = &mut timeline {
         timeline.outcome = Outcome::Committed;
         timeline.record(Phase::Commit, identity().generation, commit.0, time::now().0);

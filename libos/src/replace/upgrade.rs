@@ -13,7 +13,7 @@ use x86_64::instructions::interrupts;
 
 use super::early_flush;
 use super::error::{Code, Refusal};
-use super::handover::{self, CHUNK_LIST_BYTES, Handover, MAX_RANGES, PARAMETER_BYTES, PrivateRange};
+use super::handover::{self, CHUNK_LIST_BYTES, Handover, MAX_RANGES, PARAMETER_BYTES};
 use super::machine::Machine;
 use super::measured::{Event, Measurements};
 use super::order::{CommitBy, Trial};
@@ -29,6 +29,7 @@ use crate::device::{network, serial};
 use crate::memory::{self, CHUNK, Held, chunks::Owner, regions};
 use crate::net::{Kept, Shared, Timer};
 use crate::start::identity;
+use crate::state::{self, Return, preserved};
 use crate::task::{sleep, spawn_on};
 use crate::telemetry::sink;
 
@@ -120,7 +121,11 @@ async fn attempt(
     machine.network.stop_accepting();
     let kept = drain(machine).await;
     let generation = identity().generation;
-    let ended = match prepare(machine, staged, timeline, quiesce, (trial, &kept)) {
+    let prepared = match state::save().await {
+        Ok(()) => prepare(machine, staged, timeline, quiesce, (trial, &kept)),
+        Err(problem) => Err(problem),
+    };
+    let ended = match prepared {
         Ok(prepared) => {
             network::cut_off_others();
             let jump = Jump {
@@ -137,6 +142,11 @@ async fn attempt(
         }
         Err(problem) => Ended::Refused(problem),
     };
+    state::goes_on(match ended {
+        Ended::Refused(_) => Return::NotReplaced,
+        Ended::GivenBack(_) => Return::RolledBack,
+    })
+    .await;
     machine.network.resume_accepting();
     let now = time::now();
     match (&ended, stop::pen()) {
@@ -260,7 +270,7 @@ fn prepare(
     record_part[..record.len()].copy_from_slice(&record);
     let record_start = area.start + PARAMETER_BYTES / 2;
     let own = machine_region(&staged.layout.own);
-    let memory = memory_for_successor(&machine.parameters.memory, &handover.private)?;
+    let memory = memory_for_successor(&machine.parameters.memory, &handover)?;
     let parameters = Parameters {
         memory: &memory,
         // A copy that the first stage made lies in the first instar's memory, which is wiped.
@@ -285,14 +295,18 @@ fn prepare(
         .map_err(|error| failed(format!("{error}")))
 }
 
-/// All memory but the private memory that is handed over: a successor that does not know of that must not know of it as
-/// memory either.
-fn memory_for_successor(memory: &[Region], private: &[PrivateRange]) -> Result<Vec<Region>, Refusal> {
-    let private: Vec<_> = private.iter().map(|range| range.start..range.end).collect();
-    let left = regions::carve(memory, &private);
+/// All memory but what is handed over: a successor that does not know of that must not know of it as memory either.
+fn memory_for_successor(memory: &[Region], handover: &Handover) -> Result<Vec<Region>, Refusal> {
+    let private = handover.private.iter().map(|it| it.start..it.end);
+    let preserved = handover.preserved.iter().map(|it| it.start..it.end);
+    carved(memory, &private.chain(preserved).collect::<Vec<_>>())
+}
+
+fn carved(memory: &[Region], handed: &[core::ops::Range<u64>]) -> Result<Vec<Region>, Refusal> {
+    let left = regions::carve(memory, handed);
     if left.len() > boot::MAX_REGIONS {
         let message = format!(
-            "the private memory that is handed over leaves the rest in {} pieces, and a successor reads {}",
+            "the memory that is handed over leaves the rest in {} pieces, and a successor reads {}",
             left.len(),
             boot::MAX_REGIONS
         );
@@ -343,7 +357,7 @@ impl Jump {
         interrupts::disable();
         marks.stop_start.store(tsc(), relaxed);
         // From here on nobody takes a chunk: what the successor is told to leave alone is all that there is.
-        let chunks = Held::new();
+        let mut chunks = Held::new();
         let ended = match stop::stop_others(pen, self.flush) {
             Ok(stopped) => {
                 write_list(self.chunk_list, &chunks);
@@ -351,7 +365,9 @@ impl Jump {
                 serial::stage(b'J');
                 // SAFETY: interrupts are off, the devices are cut off, and the image was loaded for this place.
                 unsafe { stopped.jump(self.entry, self.boot_info, self.stack) };
-                // As if the jump had been refused; but the successor had the machine in between.
+                // As if the jump had been refused; but the successor had the machine in between. What it has made for the
+                // application is not free any more.
+                chunks.change(preserved::reserve);
                 drop(chunks);
                 serial::stage(b'B');
                 stopped.resume();
@@ -391,20 +407,15 @@ fn write_list(address: u64, chunks: &Held) {
 mod tests {
     use super::*;
 
-    fn private(start: u64, end: u64) -> PrivateRange {
-        PrivateRange {
-            start: start * CHUNK,
-            end: end * CHUNK,
-            key_id: 40,
-            purpose: 1,
-        }
+    fn handed(start: u64, end: u64) -> core::ops::Range<u64> {
+        start * CHUNK..end * CHUNK
     }
 
     #[test]
     fn a_successor_is_not_given_what_is_handed_over_as_memory() {
         let region = |start, end| Region { start, end };
         let memory = [region(0, 0x9f000), region(0x10_0000, 20 * CHUNK)];
-        let left = memory_for_successor(&memory, &[private(5, 7), private(19, 20)]);
+        let left = carved(&memory, &[handed(5, 7), handed(19, 20)]);
         let expected = [
             region(0, 0x9f000),
             region(0x10_0000, 5 * CHUNK),
@@ -420,10 +431,10 @@ mod tests {
             end: 4096 * CHUNK,
         }];
         let holes =
-            |count: usize| -> Vec<_> { (1..=count as u64).map(|at| private(2 * at, 2 * at + 1)).collect() };
+            |count: usize| -> Vec<_> { (1..=count as u64).map(|at| handed(2 * at, 2 * at + 1)).collect() };
         let most = boot::MAX_REGIONS - 1;
-        assert!(memory_for_successor(&memory, &holes(most)).is_ok());
-        let refused = memory_for_successor(&memory, &holes(most + 1)).expect_err("too many");
+        assert!(carved(&memory, &holes(most)).is_ok());
+        let refused = carved(&memory, &holes(most + 1)).expect_err("too many");
         assert_eq!(refused.code, "private-pages");
     }
 }

@@ -23,6 +23,7 @@ use crate::memory::chunks::{ChunkMap, Owner};
 use crate::memory::{self, regions};
 use crate::replace::handover::{self, ChunkRange, Essentials, MAX_RANGES};
 use crate::replace::probation;
+use crate::state;
 use crate::task::executor;
 
 /// Called by the entry code on the loader's stack and page tables.
@@ -40,11 +41,12 @@ extern "C" fn boot(raw: &'static RawBootInfo, _core: u32) -> ! {
     logger::init(options.log);
     let predecessor = predecessor(&parameters);
 
-    let handed = predecessor
-        .as_ref()
-        .map_or(&[][..], |handover| handover.private.as_slice());
+    let private = predecessor.as_ref().map_or(&[][..], |it| it.private.as_slice());
+    let preserved = predecessor.as_ref().map_or(&[][..], |it| it.preserved.as_slice());
+    let handed = private.iter().map(|it| it.start..it.end);
+    let handed = handed.chain(preserved.iter().map(|it| it.start..it.end));
     // The predecessor has left it out of the memory map; with its record it is this machine's memory again.
-    parameters.memory = regions::add(&parameters.memory, handed.iter().map(|it| it.start..it.end));
+    parameters.memory = regions::add(&parameters.memory, handed);
 
     pic::silence();
     let apics = match &predecessor {
@@ -104,7 +106,8 @@ extern "C" fn boot(raw: &'static RawBootInfo, _core: u32) -> ! {
         // SAFETY: the trampoline's page lies in chunk 0 too, and `check_low_memory` found RAM there; no other core has run.
         unsafe { smp::cold_start(pen, &apics) };
     }
-    private::open(options.flush, handed);
+    private::open(options.flush, private);
+    state::open(predecessor.as_ref().map_or(&[], |it| &it.state), preserved);
     identity::set(&parameters, &options, predecessor.as_ref());
     let start = Start {
         parameters,
@@ -214,6 +217,9 @@ fn chunk_map(ram: &[Range<u64>], own: &Region, predecessor: Option<&Essentials>)
     }
     for range in predecessor.iter().flat_map(|handover| &handover.private) {
         mark(range.start..range.end, Owner::Private);
+    }
+    for range in predecessor.iter().flat_map(|handover| &handover.preserved) {
+        mark(range.start..range.end, Owner::Preserved);
     }
     map
 }

@@ -24,6 +24,8 @@ pub struct Chunks {
     pub predecessor: u64,
     /// The TDX module's and TDs'.
     pub private: u64,
+    /// What the application keeps for its successor too.
+    pub preserved: u64,
 }
 
 /// Private pages by whom they are for.
@@ -149,8 +151,9 @@ impl Builder<'_> {
             staged,
             predecessor,
             private,
+            preserved,
         } = chunks;
-        let used = own + staged + predecessor + private;
+        let used = own + staged + predecessor + private + preserved;
         let bytes = |chunks: u64| chunks.saturating_mul(chunk_bytes);
         let state = names::MEMORY_STATE;
         self.by(
@@ -165,6 +168,7 @@ impl Builder<'_> {
             ("staged", staged),
             ("predecessor", predecessor),
             ("private", private),
+            ("preserved", preserved),
         ];
         self.by(names::CHUNKS, names::CHUNK_STATE, &states);
         let PrivatePages { module, td } = self.snapshot.private_pages;

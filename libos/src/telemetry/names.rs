@@ -108,7 +108,7 @@ attributes! {
     CORES = "instar.cores", "Number of cores that took part.";
     ERROR_TYPE = "error.type", "The error's code, as the control plane has it.";
     MEMORY_STATE = "system.memory.state", "`free` or `used`.";
-    CHUNK_STATE = "instar.chunk.state", "`free`, `own`, `staged`, `predecessor` or `private`.";
+    CHUNK_STATE = "instar.chunk.state", "`free`, `own`, `staged`, `predecessor`, `private` or `preserved`.";
     PRIVATE_PURPOSE = "instar.private.purpose", "Whom private memory is for: `module` (the TDX module) or `td` (a guest).";
     PRIVATE_PAGES_RESET = "instar.private.pages_reset", "Private pages of 4 KiB that were reset before the jump.";
     DIRECTION = "network.io.direction", "`receive` or `transmit`.";

@@ -179,6 +179,7 @@ pub(super) fn queue_metrics(machine: &Machine) {
             staged: counts.staged,
             predecessor: counts.predecessor,
             private: counts.private,
+            preserved: counts.preserved,
         },
         private_pages: metrics::PrivatePages {
             module: private.module,

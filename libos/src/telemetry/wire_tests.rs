@@ -57,6 +57,7 @@ fn snapshot() -> Snapshot {
             staged: 2,
             predecessor: 1,
             private: 4,
+            preserved: 5,
         },
         private_pages: super::metrics::PrivatePages {
             module: 512,
@@ -147,7 +148,7 @@ fn metrics_as_the_specification_has_them() {
     assert_eq!(points("system.uptime")[0].value, Some(Number::AsDouble(1.5)));
     assert_eq!(
         points("system.memory.limit")[0].value,
-        Some(Number::AsInt(130 * (2 << 20)))
+        Some(Number::AsInt(135 * (2 << 20)))
     );
     let private = points("instar.private.pages");
     assert_eq!(

@@ -2,7 +2,7 @@
 
 use super::{Machine, Serial, turn};
 use crate::prepared::App;
-use std::{fs, path::Path};
+use std::{fs, net::Ipv4Addr, path::Path};
 use xtask::machine::{Bochs as Emulator, Config, Ports, Processor, Rig, bochs};
 
 /// How a machine of Bochs's is made.
@@ -64,6 +64,7 @@ impl Bochs {
             rig_log: Some(launched.files.log()),
             http: at.http,
             echo: at.echo,
+            resp: (Ipv4Addr::LOCALHOST, 0).into(),
             tcp_echo: None,
             control: at.control,
             prepared,

@@ -72,7 +72,7 @@ fn describe(status: &Status) -> String {
     line(
         "memory",
         format!(
-            "{} chunks of {} KiB: {} free, {} own, {} staged, {} the predecessor's, {} private; heap {} of {} KiB used",
+            "{} chunks of {} KiB: {} free, {} own, {} staged, {} the predecessor's, {} private, {} preserved; heap {} of {} KiB used",
             chunks.total,
             status.memory.chunk_bytes / 1024,
             chunks.free,
@@ -80,6 +80,7 @@ fn describe(status: &Status) -> String {
             chunks.staged,
             chunks.predecessor,
             chunks.private,
+            chunks.preserved,
             status.memory.heap.used / 1024,
             status.memory.heap.bytes / 1024
         ),

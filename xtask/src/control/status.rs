@@ -118,6 +118,8 @@ pub struct Chunks {
     pub predecessor: u64,
     /// The TDX module's and TDs'.
     pub private: u64,
+    /// What the application keeps for its successor too.
+    pub preserved: u64,
 }
 
 /// Memory of the TDX module and of TDs, in pages of 4 KiB.

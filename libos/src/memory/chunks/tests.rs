@@ -253,3 +253,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_top_run_is_the_highest_that_is_long_enough() {
+    let mut map = ChunkMap::new(&[(0, 40 * MIB)]);
+    assert_eq!(map.mark(&chunks(15..16), Owner::Own), Ok(()));
+    assert_eq!(map.take_top_run(2, Owner::Preserved), Some(chunks(18..20)));
+    assert_eq!(map.take_top_run(3, Owner::Preserved), Some(chunks(12..15)));
+    assert_eq!(map.take_top_run(0, Owner::Preserved), None);
+    assert_eq!(map.take_top_run(12, Owner::Preserved), None);
+    assert_eq!(map.take_top_run(11, Owner::Preserved), Some(chunks(1..12)));
+    assert_eq!(map.counts().preserved, 16);
+}

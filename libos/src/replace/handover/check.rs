@@ -1,9 +1,11 @@
 //! What must hold of a record besides its form.
 
 use core::net::Ipv4Addr;
+use core::ops::Range;
 
-use super::{ChunkRange, Essentials, HandedCore, NeighbourRecord, NetworkRecord};
+use super::{ChunkRange, Essentials, HandedCore, NeighbourRecord, NetworkRecord, PrivateRange};
 use crate::memory::chunks::CHUNK_BYTES;
+use crate::state::records;
 
 /// What a CBOR reader cannot see. Each of these would be a panic, a hang or a wild write somewhere.
 pub(super) fn check(essentials: &Essentials) -> Result<(), &'static str> {
@@ -39,19 +41,32 @@ pub(super) fn check(essentials: &Essentials) -> Result<(), &'static str> {
     // From below: whole chunks, under a key, one behind the other, and none of them the predecessor's own.
     let mut free_from = 0;
     for private in &essentials.private {
-        let whole = private.start.is_multiple_of(CHUNK_BYTES) && private.end.is_multiple_of(CHUNK_BYTES);
-        let overlaps = |own: &ChunkRange| private.start < own.end && own.start < private.end;
         ok(
-            whole
-                && private.key_id != 0
-                && free_from <= private.start
-                && private.start < private.end
-                && !essentials.predecessor_chunks.iter().any(overlaps),
+            private.key_id != 0 && from_below(private.start..private.end, &mut free_from, essentials),
             "private memory",
         )?;
-        free_from = private.end;
     }
+    let mut free_from = 0;
+    for preserved in &essentials.preserved {
+        let overlaps = |it: &PrivateRange| preserved.start < it.end && it.start < preserved.end;
+        ok(
+            from_below(preserved.start..preserved.end, &mut free_from, essentials)
+                && !essentials.private.iter().any(overlaps),
+            "preserved memory",
+        )?;
+    }
+    ok(records::within_bounds(&essentials.state), "state")?;
     essentials.network.as_ref().map_or(Ok(()), check_network)
+}
+
+/// Whole chunks, none below `free_from`, which rises, and none of them the predecessor's own.
+fn from_below(range: Range<u64>, free_from: &mut u64, essentials: &Essentials) -> bool {
+    let whole = range.start.is_multiple_of(CHUNK_BYTES) && range.end.is_multiple_of(CHUNK_BYTES);
+    let mut own = essentials.predecessor_chunks.iter();
+    let overlaps = own.any(|own| range.start < own.end && own.start < range.end);
+    let behind = *free_from <= range.start && range.start < range.end;
+    *free_from = range.end;
+    whole && behind && !overlaps
 }
 
 fn check_network(network: &NetworkRecord) -> Result<(), &'static str> {

@@ -81,6 +81,26 @@ fn record() -> Handover {
         measurements: Measurements::default().extended(event("1.0.0")),
         history: history(1).past().to_vec(),
         kept: [kept(40_000)].to_vec(),
+        state: [stashed("clock", 3), stashed("users", 40)].to_vec(),
+        preserved: [preserved(12, 14), preserved(14, 15)].to_vec(),
+    }
+}
+
+fn stashed(name: &str, bytes: usize) -> Stashed {
+    Stashed {
+        name: name.to_string(),
+        version: 2,
+        bytes: alloc::vec![0x5a; bytes],
+    }
+}
+
+/// Preserved memory from one chunk to before another.
+fn preserved(start: u64, end: u64) -> PreservedRange {
+    PreservedRange {
+        start: start * CHUNK_BYTES,
+        end: end * CHUNK_BYTES,
+        name: alloc::format!("region {start}"),
+        version: 1,
     }
 }
 
@@ -132,7 +152,7 @@ fn impossible(change: impl FnOnce(&mut Handover)) -> HandoverError {
 /// A record around any body, with the right sum.
 fn sealed(body: &[u8]) -> Vec<u8> {
     let mut bytes = [&[0; HEADER], body].concat();
-    seal(&mut bytes).expect("small");
+    envelope::seal(MAGIC, &mut bytes).expect("small");
     bytes
 }
 
@@ -299,6 +319,26 @@ fn what_cannot_be_is_not_even_written() {
     ] {
         assert_eq!(wrong, Impossible("private memory"));
     }
+    let preserved_memory = |change: fn(&mut Vec<PreservedRange>)| impossible(|it| change(&mut it.preserved));
+    for wrong in [
+        preserved_memory(|it| it[0].start += 4096),
+        preserved_memory(|it| it[1].end -= 4096),
+        preserved_memory(|it| it[0].end = it[0].start),
+        preserved_memory(|it| it.swap(0, 1)),
+        preserved_memory(|it| it[0].end = 15 * CHUNK_BYTES),
+        preserved_memory(|it| it[0].start = 10 * CHUNK_BYTES),
+        preserved_memory(|it| *it = [preserved(3, 5)].to_vec()),
+    ] {
+        assert_eq!(wrong, Impossible("preserved memory"));
+    }
+    assert_eq!(
+        impossible(|it| it.state[1].name = it.state[0].name.clone()),
+        Impossible("state")
+    );
+    assert_eq!(
+        impossible(|it| it.state[0].bytes = alloc::vec![0; crate::state::MAX_BYTES - 10]),
+        Impossible("state")
+    );
     assert_eq!(network(|it| it.mac[0] = 1), Impossible("hardware address"));
     assert_eq!(network(|it| it.prefix = 33), Impossible("network address"));
     assert_eq!(
@@ -353,8 +393,19 @@ fn nothing_above_its_limit_is_written() {
 #[test]
 fn the_largest_machine_fits() {
     let mut handover = record();
-    handover.undelivered =
-        alloc::vec![(1, alloc::vec![0; MAX_UNDELIVERED_BYTES / MAX_UNDELIVERED]); MAX_UNDELIVERED];
+    // As `compose` does it: telemetry gets what the application's state has left.
+    let each = crate::state::MAX_BYTES / crate::state::MAX_RECORDS;
+    handover.state = (10..10 + crate::state::MAX_RECORDS)
+        .map(|number| stashed(&alloc::format!("{number}"), each - 2))
+        .collect();
+    let left = MAX_UNDELIVERED_BYTES - state::records::size(&handover.state);
+    handover.undelivered = alloc::vec![(1, alloc::vec![0; left / MAX_UNDELIVERED]); MAX_UNDELIVERED];
+    let region = |at: u64| PreservedRange {
+        name: alloc::format!("{at:032}"),
+        version: u32::MAX,
+        ..preserved((1 << 31) + at * 2, (1 << 31) + at * 2 + 1)
+    };
+    handover.preserved = (0..MAX_PRESERVED as u64).map(region).collect();
     for _ in 0..MAX_EVENTS + 1 {
         handover.measurements = handover.measurements.extended(event(&"x".repeat(MAX_VERSION)));
     }
@@ -390,7 +441,7 @@ fn the_largest_machine_fits() {
         cycles: u64::MAX,
     };
     handover.timeline.flushes = alloc::vec![flush; 512];
-    assert_eq!(encode(&handover).and_then(|bytes| decode(&bytes)), Ok(handover));
+    assert!(encode(&handover).and_then(|bytes| decode(&bytes)) == Ok(handover));
 }
 
 fn network() -> impl Strategy<Value = NetworkRecord> {
@@ -485,7 +536,7 @@ proptest! {
             let at = HEADER + at.index(bytes.len() - HEADER);
             bytes[at] = byte;
         }
-        seal(&mut bytes).expect("no larger than it was");
+        envelope::seal(MAGIC, &mut bytes).expect("no larger than it was");
         if let Ok(read) = decode(&bytes) {
             prop_assert!(encode(&read).is_ok());
         }

@@ -53,6 +53,7 @@ fn status<'a>(
         staged: 1,
         predecessor: 0,
         private: 0,
+        preserved: 0,
     };
     Status {
         image: Image {
