@@ -28,6 +28,7 @@ pub mod keys;
 pub mod machine;
 pub mod order;
 pub mod scene;
+pub mod soak;
 pub mod stats;
 pub mod timeline;
 pub mod upgrade;

@@ -6,6 +6,7 @@ mod demo;
 mod keygen;
 mod machine;
 mod run;
+mod soak;
 mod status;
 mod test;
 mod upgrade;
@@ -40,6 +41,8 @@ enum Verb {
     Upgrade(upgrade::Options),
     /// Ask a running machine how it is
     Status(status::Options),
+    /// Replace a machine's image again and again, by good, bad and failing ones, and look after each whether all is well
+    Soak(soak::Options),
     /// Run all tests, and install what they need
     Test(test::Options),
     /// Make a release and an operator key pair (minisign's format)
@@ -68,6 +71,7 @@ fn run(verb: Verb) -> Result<Exit> {
         Verb::Run(options) => run::run(options),
         Verb::Upgrade(options) => upgrade::run(options),
         Verb::Status(options) => status::run(options),
+        Verb::Soak(options) => soak::run(options),
         Verb::Test(options) => test::run(options),
         Verb::Demo(options) => demo::run(options),
         Verb::Bench(options) => bench::run(options),
