@@ -21,6 +21,7 @@ pub mod collect;
 pub mod control;
 pub mod elf_check;
 pub mod exit;
+pub mod failing;
 pub mod http;
 pub mod image;
 pub mod install;

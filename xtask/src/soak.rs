@@ -6,7 +6,8 @@ mod invariants;
 
 use crate::build::{self, BuildOptions};
 use crate::control;
-use crate::http::{self, Limits};
+use crate::failing;
+use crate::http::Limits;
 use crate::image::{self, Manifest};
 use crate::keys::{self, Role};
 use crate::machine::Machine;
@@ -27,9 +28,6 @@ const APP: &str = "trial";
 
 /// How long a replacement may take to its end, on the slowest computer.
 const REPLACEMENT: Duration = Duration::from_secs(120);
-
-/// What is sent.
-const TYPE: &str = "application/x-tar";
 
 /// How the soak is run.
 #[derive(Clone, Copy, Debug)]
@@ -101,7 +99,7 @@ impl Soak {
         let image = fs::read(&built.path).context("the image is gone")?;
         let mut soak = Self {
             machine,
-            elf: elf_of(&image)?,
+            elf: failing::elf_of(&image)?,
             release: keys::read_secret(&Role::Release.secret_path(&keys))?,
             operator: keys::read_secret(&Role::Operator.secret_path(&keys))?,
             stranger: minisign::KeyPair::generate_unencrypted_keypair()?.sk,
@@ -239,46 +237,19 @@ impl Soak {
     }
 
     fn put(&self, image: &[u8]) -> Result<u16> {
-        let answer = http::send(
-            self.control(),
-            "PUT",
-            "/v1/image",
-            TYPE,
-            image,
-            Limits::patient(),
-            |_| {},
-        )?;
-        Ok(answer.status)
+        failing::send(self.control(), "PUT", "/v1/image", image)
     }
 
     fn post(&self, path: &str, body: &[u8]) -> Result<u16> {
-        let answer = http::send(
-            self.control(),
-            "POST",
-            path,
-            TYPE,
-            body,
-            Limits::patient(),
-            |_| {},
-        )?;
-        Ok(answer.status)
+        failing::send(self.control(), "POST", path, body)
     }
 
     fn order(&self, action: &str, more: &str, key: &SecretKey, nonce: Option<String>) -> Result<Vec<u8>> {
-        let status = control::raw_status(self.control(), Limits::patient())?;
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let text = format!(
-            "format = 1\naction = \"{action}\"\nhost = \"{}\"\ngeneration = {}\nnonce = \"{}\"\nimage = \"{}\"\n{more}",
-            text(&status["host_id"]),
-            status["generation"],
-            nonce.unwrap_or_else(|| text(&status["nonce"])),
-            image::sha256(&self.elf),
-        );
-        let signature = keys::sign(key, text.as_bytes(), "soak")?;
-        image::archive(&[
-            ("order.toml", text.as_bytes()),
-            ("order.toml.minisig", signature.as_bytes()),
-        ])
+        let mut status = control::raw_status(self.control(), Limits::patient())?;
+        if let Some(nonce) = nonce {
+            status["nonce"] = nonce.into();
+        }
+        failing::order(&status, action, &self.elf, more, key)
     }
 
     fn replace(&self, more: &str) -> Result<()> {
@@ -321,17 +292,4 @@ impl Soak {
         self.report.rolled_back += 1;
         Ok(())
     }
-}
-
-fn elf_of(image: &[u8]) -> Result<Vec<u8>> {
-    let mut archive = tar::Archive::new(image);
-    for entry in archive.entries()? {
-        let mut entry = entry?;
-        if entry.path_bytes() == image::MEMBERS[2].as_bytes() {
-            let mut elf = Vec::new();
-            std::io::Read::read_to_end(&mut entry, &mut elf)?;
-            return Ok(elf);
-        }
-    }
-    bail!("the image has no ELF")
 }
