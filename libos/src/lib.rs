@@ -17,3 +17,5 @@ pub mod start;
 pub mod state;
 pub mod task;
 pub mod telemetry;
+#[cfg(feature = "trial")]
+pub mod trial;

@@ -12,11 +12,13 @@ use smoltcp::wire::Ipv4Cidr;
 use crate::clock::Clock;
 use crate::command_line::{AddressSource, CommandLine};
 use crate::confidential;
+use crate::cpu::pen::Cause;
 use crate::cpu::{CoreId, current, machine_check, random, remind_others, start_others, stop, time};
 use crate::device::{network, serial};
 use crate::net::{self, Addressing, Configuration, Limits, Shared, Stack, Timer};
 use crate::replace::handover::{self, Essentials, Handover};
-use crate::replace::{control, machine::Machine, successor};
+use crate::replace::{control, machine::Machine, probation, successor};
+use crate::start::panic::last_words;
 use crate::start::{Start, application, handover_record, identity};
 use crate::task::{sleep, spawn, spawn_on, yield_now};
 use crate::telemetry;
@@ -24,6 +26,8 @@ use crate::telemetry;
 /// Runs the instar: first what answers the network, then all the rest.
 pub(crate) async fn run(start: Start) {
     let network_start = time::now();
+    #[cfg(feature = "trial")]
+    crate::trial::before_network().await;
     match bring_up(&start.options, start.predecessor.as_ref()) {
         Ok(network) => {
             // At a cold boot nobody waits for an answer; a successor calls the cores when it has given one.
@@ -32,6 +36,10 @@ pub(crate) async fn run(start: Start) {
             }
             spawn(application().run()).detach();
             spawn(manage(start, network, network_start)).detach();
+        }
+        // The predecessor had one.
+        Err(problem) if probation::is_on_trial() => {
+            last_words(Cause::Unhealthy, format_args!("no network: {problem}"))
         }
         Err(problem) => {
             error!("no network: {problem}");
@@ -48,6 +56,8 @@ async fn manage(start: Start, network: &'static Shared, network_start: time::Ins
     let network_up = time::now();
     if start.predecessor.is_some() {
         first_things_first(network).await;
+        #[cfg(feature = "trial")]
+        crate::trial::point(crate::trial::Phase::BeforeCores);
         call_others();
     }
     let cores_called = time::now();
@@ -143,6 +153,10 @@ fn announce(start: &Start, machine: &Machine, configuration: &Configuration) {
 }
 
 fn bring_up(options: &CommandLine, predecessor: Option<&Essentials>) -> Result<&'static Shared, Problem> {
+    #[cfg(feature = "trial")]
+    if crate::trial::has_no_card() {
+        return Err(network::NetworkError::NotFound.into());
+    }
     let nic = network::init()?;
     let inherited = predecessor.and_then(Essentials::network_configuration);
     let addressing = match (inherited, options.address) {

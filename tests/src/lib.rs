@@ -8,6 +8,8 @@
 //! - [`collector`]: an OpenTelemetry collector
 //! - [`prepared`]: the images under test
 //! - [`machine`]: the emulator that runs them
+//! - [`monitored`]: the same with QEMU's monitor
+//! - [`matrix`]: every failure of a successor, and the table of how each ended
 
 pub mod broken;
 pub mod clients;
@@ -15,5 +17,7 @@ pub mod collector;
 pub mod echoes;
 pub mod image;
 pub mod machine;
+pub mod matrix;
+pub mod monitored;
 pub mod prepared;
 pub mod witness;

@@ -14,40 +14,15 @@ fn order_on_trial(machine: &Machine, probation_ms: u32) {
     assert_eq!(answer.status, 202, "{}", answer.body);
 }
 
-/// The same, and waits until it is on trial.
-fn on_trial(machine: &Machine) {
-    order_on_trial(machine, 600_000);
-    machine.wait_until("the successor, on trial", |status| {
-        status["generation"] == 2 && status["state"] == "replacing"
-    });
-    machine.assert_answers();
-}
-
-/// Sends an order that needs nothing but a trial.
-fn decide(machine: &Machine, action: &str) {
-    let answer = machine.order(&machine.facts().order(action, "", &machine.prepared.operator));
-    assert_eq!(answer.status, 202, "{}", answer.body);
-}
-
-/// The predecessor's status, when it is back.
-fn back(machine: &Machine) -> Value {
-    let status = machine.wait_until("the predecessor is back", |status| {
-        status["last_replacement"]["outcome"] == "rolled-back" && status["state"] == "serving"
-    });
-    assert_eq!(status["cores"]["online"], CORES);
-    machine.assert_serves();
-    status
-}
-
 #[test]
 fn an_order_gives_the_machine_back_and_another_one_commits() {
     let machine = Setup::default().boot();
     let before = machine.traces();
     for round in 1..=3 {
         machine.stage(&machine.prepared.new);
-        on_trial(&machine);
-        decide(&machine, "rollback");
-        let status = back(&machine);
+        machine.try_out();
+        machine.end_trial("rollback");
+        let status = machine.wait_for_predecessor();
         let last = &status["last_replacement"];
         assert_eq!(
             (&status["generation"], &last["reason"]),
@@ -57,8 +32,8 @@ fn an_order_gives_the_machine_back_and_another_one_commits() {
         assert_eq!(status["history"].as_array().map(Vec::len), Some(round));
     }
     machine.stage(&machine.prepared.new);
-    on_trial(&machine);
-    decide(&machine, "commit");
+    machine.try_out();
+    machine.end_trial("commit");
     let status = machine.wait_until("the successor, committed", |status| status["state"] == "serving");
     assert_eq!(status["image"]["version"], "1.1.0");
     // What has been committed cannot be given back.
@@ -71,7 +46,7 @@ fn what_is_not_committed_in_time_is_given_back() {
     let machine = Setup::default().boot();
     machine.stage(&machine.prepared.new);
     order_on_trial(&machine, 1500);
-    let status = back(&machine);
+    let status = machine.wait_for_predecessor();
     let reason = status["last_replacement"]["reason"].as_str().unwrap_or_default();
     assert!(reason.starts_with("deadline: "), "{reason}");
 }
@@ -88,7 +63,7 @@ fn first_instruction(machine: &Machine, code: &[u8]) -> Value {
     machine.stage(&Parts::signed(&elf, "1.2.0", &machine.prepared.release).pack());
     let answer = machine.order(&machine.facts().replace(&machine.prepared.operator));
     assert_eq!(answer.status, 202, "{}", answer.body);
-    back(machine)
+    machine.wait_for_predecessor()
 }
 
 #[test]

@@ -35,7 +35,7 @@ fn lower_ones_are_refused(machine: &Machine, lowest: u64) {
     }
 }
 
-/// To be extended by rollbacks: a successor that gave the machine back has raised nothing.
+/// A successor that gave the machine back has raised nothing.
 #[test]
 fn lower_versions_are_refused_before_and_after_any_number_of_jumps() {
     let machine = Setup::default().boot();
@@ -43,6 +43,15 @@ fn lower_versions_are_refused_before_and_after_any_number_of_jumps() {
     machine.stage(&image(&machine, 2));
     assert_eq!(floor(&machine), 0, "what is staged has not been committed");
     for (jump, security_version) in [2, 2, 5, 5, 9].into_iter().enumerate() {
+        if security_version > floor(&machine) {
+            let lowest = floor(&machine);
+            machine.stage(&image(&machine, security_version));
+            machine.try_out();
+            assert_eq!(floor(&machine), lowest, "on trial");
+            machine.end_trial("rollback");
+            machine.wait_for_predecessor();
+            lower_ones_are_refused(&machine, lowest);
+        }
         machine.stage(&image(&machine, security_version));
         let status = machine.replace().status;
         assert_eq!(

@@ -87,4 +87,11 @@ fn the_chain_is_that_of_the_images_that_ran() {
         outcomes,
         [committed("1.0.0", "1.1.0"), committed("1.1.0", "1.1.0")]
     );
+    // What gave the machine back has run.
+    machine.stage(&newest);
+    machine.try_out();
+    machine.end_trial("rollback");
+    machine.wait_for_predecessor();
+    ran.push(&newest);
+    assert_eq!(machine.status()["measurement"]["chain"], chain(&ran));
 }

@@ -90,9 +90,14 @@ pub fn toml_string(text: &str) -> String {
 
 /// SHA-256 of `bytes` as 64 lower-case hex digits.
 pub fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
+    hex(&Sha256::digest(bytes))
+}
+
+/// Lower-case hex digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes
         .iter()
-        .fold(String::with_capacity(64), |mut text, byte| {
+        .fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
             _ = write!(text, "{byte:02x}");
             text
         })
@@ -137,6 +142,8 @@ pub fn pack(manifest: &Manifest, elf: &[u8], key: &SecretKey) -> Result<Vec<u8>>
 pub struct Image {
     /// Its manifest.
     pub manifest: Manifest,
+    /// The manifest's text, as it is signed and measured.
+    pub text: String,
     /// The whole archive.
     pub bytes: Vec<u8>,
 }
@@ -195,7 +202,22 @@ impl Image {
                 manifest.elf.size
             ));
         }
-        Ok(Self { manifest, bytes })
+        Ok(Self {
+            manifest,
+            text,
+            bytes,
+        })
+    }
+
+    /// Whether the ELF has the digest that the manifest says.
+    pub fn has_the_elf_of_its_manifest(&self) -> bool {
+        let mut archive = tar::Archive::new(self.bytes.as_slice());
+        let mut elf = Vec::new();
+        let read = archive.entries().map(|mut entries| {
+            let entry = entries.nth(2).and_then(Result::ok);
+            entry.is_some_and(|mut entry| entry.read_to_end(&mut elf).is_ok())
+        });
+        matches!(read, Ok(true)) && sha256(&elf) == self.manifest.elf.sha256
     }
 }
 

@@ -12,6 +12,7 @@
 //! | [`client`], [`stats`] | asking it all the time, and what that showed |
 //! | [`scene`] | an upgrade under the eyes of such clients |
 //! | [`collect`] | the collector: what machines report |
+//! | [`measure`] | what a machine has run, recomputed from files |
 //! | [`timeline`] | a replacement, drawn for people |
 
 pub mod build;
@@ -26,6 +27,7 @@ pub mod image;
 pub mod install;
 pub mod keys;
 pub mod machine;
+pub mod measure;
 pub mod order;
 pub mod scene;
 pub mod stats;

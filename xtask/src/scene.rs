@@ -8,6 +8,7 @@ use crate::http::Limits;
 use crate::image::Image;
 use crate::keys::{self, Role};
 use crate::machine::{Machine, Rig};
+use crate::order::Trial;
 use crate::upgrade;
 use anyhow::{Context, Result};
 use minisign::SecretKey;
@@ -157,7 +158,11 @@ pub fn upgrade_under_load(
     tell("ordering the replacement");
     let (before, accepted, order_ns) = {
         let sent_at = echo.now_ns();
-        let (before, accepted) = upgrade::order(at.control, &staged.sha256, &cast.operator)?;
+        let (before, accepted) = upgrade::order(
+            at.control,
+            &upgrade::replace_by(&staged, Trial::default()),
+            &cast.operator,
+        )?;
         (before, accepted, sent_at)
     };
     let after = upgrade::await_successor(at.control, &before, upgrade::SUCCESSOR)?;

@@ -4,7 +4,7 @@ use crate::control::{self, Accepted, Staged, Status};
 use crate::exit::{Exit, Failure};
 use crate::http::Limits;
 use crate::image::Image;
-use crate::order::Order;
+use crate::order::{Action, Order, Trial};
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use minisign::SecretKey;
@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 
 /// How long the successor may take to answer, unless somebody says otherwise.
 pub const SUCCESSOR: Duration = Duration::from_secs(30);
+
+/// How long a successor is on trial if the order does not say (docs/interfaces.md, "The order").
+pub const PROBATION: Duration = Duration::from_secs(30);
 
 /// How long the timeline's last figures may take once it is decided that the successor stays.
 const TIMELINE: Duration = Duration::from_millis(500);
@@ -56,20 +59,31 @@ fn progress_bar(total: u64, what: &str) -> ProgressBar {
     bar
 }
 
-/// Orders the machine to replace itself with the staged image whose ELF has the digest `sha256`.
-/// Returns the machine's last word as well as its status before.
+/// The order to replace the image by the one that was pushed.
+pub fn replace_by(staged: &Staged, trial: Trial) -> Action {
+    Action::Replace {
+        image: staged.sha256.clone(),
+        trial,
+    }
+}
+
+/// Orders the machine to do something. Returns the machine's last word as well as its status before.
 ///
 /// # Errors
 /// If the machine refuses or does not answer.
-pub fn order(address: SocketAddr, sha256: &str, key: &SecretKey) -> Result<(Status, Accepted)> {
-    let doing = format!("ordering {address} to replace its image");
+pub fn order(address: SocketAddr, action: &Action, key: &SecretKey) -> Result<(Status, Accepted)> {
+    let what = match action {
+        Action::Replace { .. } => "replace its image",
+        Action::Commit => "commit its image",
+        Action::Rollback => "give the machine back to the image before",
+    };
+    let doing = format!("ordering {address} to {what}");
     let before = control::status(address, Limits::patient()).map_err(|e| e.during(&doing))?;
     let order = Order {
-        action: "replace".to_owned(),
+        action: action.clone(),
         host: before.host_id.clone(),
         generation: before.generation,
         nonce: before.nonce.clone(),
-        image: sha256.to_owned(),
     };
     let accepted =
         control::order(address, &order.pack(key)?, Limits::patient()).map_err(|e| e.during(&doing))?;
@@ -89,10 +103,15 @@ enum Progress {
     Done,
     /// The predecessor is back.
     WentBack,
+    /// The machine was reset, and has booted its first image.
+    Restarted,
 }
 
 fn progress(before: &Status, now: &Status) -> Progress {
     let told = now.last_replacement.as_ref();
+    if now.machine_ns < before.machine_ns {
+        return Progress::Restarted;
+    }
     if now.generation > before.generation {
         return match told {
             None => Progress::Pending,
@@ -124,6 +143,7 @@ pub fn await_successor(address: SocketAddr, before: &Status, limit: Duration) ->
             match progress(before, &now) {
                 Progress::Done => return Ok(now),
                 Progress::WentBack => return Err(went_back(address, &now).into()),
+                Progress::Restarted => return Err(restarted(address, &now).into()),
                 Progress::Decided => {
                     decided.get_or_insert_with(Instant::now);
                     successor = Some(now);
@@ -154,11 +174,105 @@ fn went_back(address: SocketAddr, now: &Status) -> Failure {
         return Failure::new(Exit::Failed, what)
             .hint("its serial line and its telemetry say what stood in the way");
     }
+    let why = reason(now).map_or_else(|| outcome.to_owned(), |reason| format!("{outcome}: {reason}"));
     let what = format!(
-        "{address} replaced its image and went back ({outcome}): {} {} serves on as generation {}",
+        "{address} replaced its image and went back ({why}): {} {} serves on as generation {}",
         now.image.name, now.image.version, now.generation
     );
     Failure::new(Exit::WentBack, what).hint("its serial line and its telemetry say why the successor failed")
+}
+
+/// Why the last replacement was not committed, if the machine tells.
+fn reason(now: &Status) -> Option<&str> {
+    let trace = &now.last_replacement.as_ref()?.trace_id;
+    let past = now.history.iter().rfind(|past| past.trace_id == *trace)?;
+    past.reason.as_deref()
+}
+
+fn restarted(address: SocketAddr, now: &Status) -> Failure {
+    let what = format!(
+        "{address} was reset: {} {} has booted cold, and what the machine kept in memory is lost",
+        now.image.name, now.image.version
+    );
+    Failure::new(Exit::Failed, what).hint("its serial line shows what the image before did last")
+}
+
+/// Insists that a successor is not on trial any more.
+///
+/// # Errors
+/// If it still is after `limit`, in which it was waited for.
+pub fn decided(address: SocketAddr, after: Status, limit: Duration) -> Result<Status> {
+    let outcome = after.last_replacement.as_ref().map(|told| told.outcome.as_str());
+    if outcome != Some("pending") {
+        return Ok(after);
+    }
+    let what = format!(
+        "{address}: {} {} (generation {}) is still on trial after {} s",
+        after.image.name,
+        after.image.version,
+        after.generation,
+        limit.as_secs()
+    );
+    Err(Failure::new(Exit::NoAnswer, what)
+        .hint("`cargo xtask commit` and `cargo xtask rollback` end a trial; `cargo xtask status` shows what it does now")
+        .into())
+}
+
+/// Where a trial stands after the order `action`; `None`: nothing has come of it yet.
+fn trial_ended(
+    address: SocketAddr,
+    before: &Status,
+    now: &Status,
+    action: &Action,
+) -> Option<Result<(), Failure>> {
+    let committed = now
+        .last_replacement
+        .as_ref()
+        .is_some_and(|told| told.outcome == "committed");
+    let back = now.generation < before.generation;
+    if now.machine_ns < before.machine_ns {
+        return Some(Err(restarted(address, now)));
+    }
+    match action {
+        Action::Rollback if back => Some(Ok(())),
+        Action::Rollback if committed => Some(Err(Failure::new(
+            Exit::Failed,
+            format!(
+                "{address}: {} {} was committed",
+                now.image.name, now.image.version
+            ),
+        )
+        .hint("it stays; to have another image, push one"))),
+        Action::Commit if back => Some(Err(went_back(address, now))),
+        Action::Commit if committed => Some(Ok(())),
+        _ => None,
+    }
+}
+
+/// Waits until the trial of the image that said `before` has ended as ordered.
+///
+/// # Errors
+/// If it ends otherwise, or not within `limit`.
+pub fn await_end_of_trial(
+    address: SocketAddr,
+    before: &Status,
+    action: &Action,
+    limit: Duration,
+) -> Result<Status> {
+    let deadline = Instant::now() + limit;
+    let mut last = None;
+    loop {
+        if let Ok(now) = control::status(address, Limits::short()) {
+            match trial_ended(address, before, &now, action) {
+                Some(ended) => return Ok(ended.map(|()| now)?),
+                None => last = Some(now),
+            }
+        }
+        if Instant::now() >= deadline {
+            return Err(missing(address, last, limit).into());
+        }
+        thread::sleep(POLL);
+    }
 }
 
 fn missing(address: SocketAddr, last: Option<Status>, limit: Duration) -> Failure {
@@ -220,8 +334,61 @@ mod tests {
             progress(&before, &at(3, Some("new"), "rolled-back", None)),
             Progress::WentBack
         );
+        let cold = |machine_ns| Status {
+            machine_ns,
+            ..at(1, None, "", None)
+        };
+        assert_eq!(progress(&cold(9), &cold(3)), Progress::Restarted);
         let fresh = at(1, None, "", None);
         assert_eq!(progress(&fresh, &fresh), Progress::Under);
         assert_eq!(progress(&fresh, &at(2, None, "", None)), Progress::Pending);
+    }
+    const MACHINE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7700);
+
+    #[test]
+    fn a_rollback_says_why() {
+        let mut now = at(3, Some("new"), "rolled-back", None);
+        now.history = vec![control::Past {
+            trace_id: "new".to_owned(),
+            reason: Some("panic: oh".to_owned()),
+            ..control::Past::default()
+        }];
+        let failure = went_back(MACHINE, &now);
+        assert_eq!(failure.exit, Exit::WentBack);
+        assert!(
+            failure.what.contains("rolled-back: panic: oh"),
+            "{}",
+            failure.what
+        );
+        let failed = went_back(MACHINE, &at(3, Some("new"), "failed", None));
+        assert_eq!(failed.exit, Exit::Failed);
+    }
+
+    #[test]
+    fn a_trial_without_an_end_is_no_success() {
+        let limit = Duration::from_secs(1);
+        assert!(decided(MACHINE, at(4, Some("new"), "committed", None), limit).is_ok());
+        let error = decided(MACHINE, at(4, Some("new"), "pending", None), limit).expect_err("on trial");
+        assert_eq!(crate::exit::exit_of(&error), Exit::NoAnswer);
+    }
+
+    #[test]
+    fn an_ordered_end_is_told_from_another() {
+        let before = at(4, Some("new"), "pending", None);
+        let ended = |now: &Status, action: &Action| {
+            let ended = trial_ended(MACHINE, &before, now, action);
+            ended.map(|result| result.map_err(|failure| failure.exit))
+        };
+        let (committed, back) = (
+            at(4, Some("new"), "committed", None),
+            at(3, Some("new"), "rolled-back", None),
+        );
+        for action in [Action::Commit, Action::Rollback] {
+            assert_eq!(ended(&before, &action), None);
+        }
+        assert_eq!(ended(&committed, &Action::Commit), Some(Ok(())));
+        assert_eq!(ended(&back, &Action::Commit), Some(Err(Exit::WentBack)));
+        assert_eq!(ended(&back, &Action::Rollback), Some(Ok(())));
+        assert_eq!(ended(&committed, &Action::Rollback), Some(Err(Exit::Failed)));
     }
 }

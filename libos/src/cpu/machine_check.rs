@@ -168,9 +168,8 @@ pub(super) fn on_exception(frame: &Frame) {
         report_fatal(global, bank);
     }
     collect(capabilities);
-    // Last: from here on another one may come (MCIP; a second one before this shuts the machine down).
-    // SAFETY: takes a zero.
-    unsafe { write_msr(msr::MCG_STATUS, 0) };
+    // Last.
+    end_exception();
 }
 
 fn report_fatal(global: u64, bank: Option<u8>) -> ! {
@@ -202,6 +201,7 @@ pub(super) fn start() {
         return;
     }
     collect(capabilities);
+    end_exception();
     let first = raw_cpuid::CpuId::new()
         .get_feature_info()
         .is_some_and(|cpu| bank_0_is_the_firmwares(cpu.family_id(), cpu.model_id()));
@@ -218,7 +218,18 @@ pub(super) fn start() {
 
 /// Records what has come to a core that was in the pen and goes on in this instar.
 pub(super) fn collect_from_the_pen() {
-    collect(Capabilities::read());
+    let capabilities = Capabilities::read();
+    if capabilities.banks() > 0 {
+        collect(capabilities);
+        end_exception();
+    }
+}
+
+/// From here on another one may come: with MCIP set it would shut the machine down (SDM section 16.3.1.2). It is set on a core
+/// whose last instar ended by a machine check and gave the machine back.
+fn end_exception() {
+    // SAFETY: the MSR exists with the architecture, and takes a zero.
+    unsafe { write_msr(msr::MCG_STATUS, 0) };
 }
 
 /// Errors since the cold boot that the machine has survived.

@@ -339,6 +339,8 @@ extern "C" fn first_function() -> ! {
     crate::memory::activate();
     apic::enable();
     super::enable_extensions();
+    #[cfg(feature = "trial")]
+    crate::trial::point(crate::trial::Phase::BeforeCores);
     current::set_online(core.id());
     crate::task::executor::run()
 }

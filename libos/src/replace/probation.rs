@@ -5,7 +5,7 @@
 //! application is not well, by the task that waits for the commit (`replace/successor.rs`).
 
 use core::fmt;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use core::time::Duration;
 
 use super::error::{Code, Refusal};
@@ -16,6 +16,7 @@ use crate::cpu::pen::{Cause, Pen};
 use crate::cpu::registers::tsc;
 use crate::cpu::time::{self, Instant};
 use crate::cpu::{CoreId, MAX_CORES, current, stop};
+use crate::start::panic::last_words;
 use crate::task::{sleep, spawn};
 
 /// How long a core may be kept from its tasks before it counts as hung.
@@ -24,7 +25,41 @@ pub const HANG: Duration = Duration::from_secs(2);
 /// How long the answer to an order to go back may take to leave.
 const ANSWER: Duration = Duration::from_millis(20);
 
-static ON_TRIAL: AtomicBool = AtomicBool::new(false);
+/// Whose the machine is: decided once, however many cores want to decide it.
+#[derive(Clone, Copy)]
+#[repr(u8)]
+enum Fate {
+    /// There is no trial, or it has not begun.
+    NoTrial,
+    /// Nothing is decided.
+    OnTrial,
+    /// The predecessor is to have it back, as soon as the order has been answered.
+    Leaving,
+    /// This instar keeps the machine.
+    Kept,
+    /// The predecessor has it back.
+    GivenBack,
+}
+
+static FATE: AtomicU8 = AtomicU8::new(Fate::NoTrial as u8);
+
+impl Fate {
+    fn is(self) -> bool {
+        FATE.load(Ordering::SeqCst) == self as u8
+    }
+}
+
+/// Makes it so, unless it has been decided otherwise.
+fn decide_for(fate: Fate) -> bool {
+    let decided = FATE.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |now| {
+        let open = now == Fate::OnTrial as u8
+            || now == Fate::Leaving as u8 && matches!(fate, Fate::GivenBack)
+            || now == fate as u8;
+        open.then_some(fate as u8)
+    });
+    decided.is_ok()
+}
+
 /// Machine time, in nanoseconds.
 static ENDS: AtomicU64 = AtomicU64::new(u64::MAX);
 static HANG_NS: AtomicU64 = AtomicU64::new(u64::MAX);
@@ -40,41 +75,53 @@ pub(crate) fn begin(trial: &Trial, policy: FlushPolicy) {
     stop::set_trial_permit(decide(policy, crate::confidential::platform()).permit());
     ENDS.store(trial.ends_ns, Ordering::Relaxed);
     HANG_NS.store(trial.hang_ns, Ordering::Relaxed);
-    ON_TRIAL.store(true, Ordering::SeqCst);
+    FATE.store(Fate::OnTrial as u8, Ordering::SeqCst);
 }
 
 /// Whether this instar can still be taken back.
 pub(crate) fn is_on_trial() -> bool {
-    ON_TRIAL.load(Ordering::SeqCst)
+    Fate::OnTrial.is() || Fate::Leaving.is()
 }
 
-/// The trial is over: this instar keeps the machine.
-pub(crate) fn commit() {
-    if ON_TRIAL.swap(false, Ordering::SeqCst)
-        && let Some(pen) = stop::pen()
-    {
-        pen.forget_way_back();
+/// The trial is over: this instar keeps the machine. Does not end if it is being given back.
+pub(crate) async fn commit() {
+    if decide_for(Fate::Kept) {
+        if let Some(pen) = stop::pen() {
+            pen.forget_way_back();
+        }
+        return;
+    }
+    while !Fate::NoTrial.is() {
+        sleep(ANSWER).await;
     }
 }
 
-/// Gives the machine back if the trial has lasted too long, or a core has not come back to its tasks. Takes no lock; from
-/// interrupts and NMIs.
+/// Gives the machine back if the trial has lasted too long, or a core has not come back to its tasks; if that cannot be done,
+/// ends this instar. Takes no lock; from interrupts and NMIs.
 pub(crate) fn watch() {
     if !is_on_trial() || LOOKING.swap(true, Ordering::Acquire) {
         return;
     }
     let now = time::now();
     if now.0 >= ENDS.load(Ordering::Relaxed) {
-        give_back(Cause::Deadline, format_args!("it was not committed in time"));
+        give_back_or_end(Cause::Deadline, format_args!("it was not committed in time"));
     }
     if let Some((core, since)) = current::online().iter().find_map(|core| hung(core, now)) {
         let span = (now - since).as_millis();
-        give_back(
+        give_back_or_end(
             Cause::Hang,
             format_args!("core {core} has not come back to its tasks for {span} ms"),
         );
     }
     LOOKING.store(false, Ordering::Release);
+}
+
+/// Returns if this instar keeps the machine after all, with interrupts off.
+fn give_back_or_end(cause: Cause, text: fmt::Arguments<'_>) {
+    give_back(cause, text);
+    if Fate::GivenBack.is() {
+        last_words(cause, text);
+    }
 }
 
 /// When this core did something for the last time, if that is too long ago.
@@ -92,7 +139,7 @@ fn hung(core: CoreId, now: Instant) -> Option<(CoreId, Instant)> {
 }
 
 /// Gives the machine back to the predecessor, with these last words. Returns only if there is none, or if a core that does not
-/// stop is in the way. Takes no lock and allocates nothing.
+/// stop is in the way: then there is no going on at all. Takes no lock and allocates nothing.
 pub(crate) fn give_back(cause: Cause, text: fmt::Arguments<'_>) {
     let noticed = tsc();
     x86_64::instructions::interrupts::disable();
@@ -103,6 +150,10 @@ pub(crate) fn give_back(cause: Cause, text: fmt::Arguments<'_>) {
     else {
         return;
     };
+    // Before the trial begins only this core runs.
+    if !decide_for(Fate::GivenBack) && Fate::Kept.is() {
+        return;
+    }
     // Only the first one's words count.
     static SPOKEN: AtomicBool = AtomicBool::new(false);
     if !SPOKEN.swap(true, Ordering::SeqCst) {
@@ -119,7 +170,7 @@ static COMMIT_ORDERED: AtomicBool = AtomicBool::new(false);
 /// # Errors
 /// `not-on-trial`.
 pub(super) fn order_commit(_: &Machine) -> Result<(), Refusal> {
-    if !is_on_trial() {
+    if !Fate::OnTrial.is() {
         return Err(not_on_trial());
     }
     COMMIT_ORDERED.store(true, Ordering::SeqCst);
@@ -136,12 +187,13 @@ pub(super) fn commit_is_ordered() -> bool {
 /// # Errors
 /// `not-on-trial`.
 pub(super) fn order_rollback(_: &Machine) -> Result<(), Refusal> {
-    if !is_on_trial() {
+    // From here on it is not committed any more.
+    if !decide_for(Fate::Leaving) {
         return Err(not_on_trial());
     }
     spawn(async {
         sleep(ANSWER).await;
-        give_back(Cause::Order, format_args!("an order"));
+        give_back_or_end(Cause::Order, format_args!("an order"));
     })
     .detach();
     Ok(())

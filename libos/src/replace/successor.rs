@@ -8,7 +8,6 @@ use core::sync::atomic::Ordering;
 use core::time::Duration;
 
 use log::{info, warn};
-use x86_64::instructions::interrupts;
 
 use super::handover::Handover;
 use super::machine::{Activity, Machine};
@@ -19,9 +18,9 @@ use crate::cpu::pen::Cause;
 use crate::cpu::time::{self, Instant};
 use crate::cpu::{current, stop};
 use crate::memory::{self, chunks::Owner};
-use crate::start::identity;
+use crate::start::{identity, panic::last_words};
 use crate::state::preserved;
-use crate::task::{sleep, yield_now};
+use crate::task::{sleep, spawn_on, yield_now};
 use crate::telemetry::sink;
 
 /// When the successor did what.
@@ -46,10 +45,13 @@ pub(crate) async fn finish(machine: &'static Machine, handover: Option<Handover>
     let up = moments.network.1;
     let mut first_answer = wait_for_first_answer(machine, up + FIRST_ANSWER).await;
 
+    #[cfg(feature = "trial")]
+    crate::trial::point_on_any_core(crate::trial::Phase::After);
     if let Err(reason) = well(machine).await {
-        probation::give_back(Cause::Unhealthy, format_args!("{reason}"));
+        if probation::is_on_trial() {
+            last_words(Cause::Unhealthy, format_args!("{reason}"));
+        }
         warn!("this successor is not well, and there is no way back: {reason}");
-        interrupts::enable();
     }
     let by_order = handover
         .as_ref()
@@ -58,8 +60,14 @@ pub(crate) async fn finish(machine: &'static Machine, handover: Option<Handover>
     while by_order && !probation::commit_is_ordered() {
         sleep(Duration::from_millis(5)).await;
     }
+    #[cfg(feature = "trial")]
+    crate::trial::point_on_any_core(crate::trial::Phase::BeforeCommit);
+    // A core that hangs by now never answers, and the trial ends by that.
+    for core in current::online().iter() {
+        spawn_on(core, async {}).await;
+    }
     let commit = time::now();
-    probation::commit();
+    probation::commit().await;
     // The predecessor does not come back to the connections that it kept.
     machine.network.forget_kept();
     take_over(memory::ranges_of(Owner::Predecessor)).await;

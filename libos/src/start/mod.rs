@@ -32,7 +32,11 @@ extern "C" fn boot(raw: &'static RawBootInfo, _core: u32) -> ! {
     let entered = registers::tsc();
     serial::init();
     serial::stage(b'E');
+    // Before anything can fail: whoever gives the machine back uses it.
+    let apic_base = apic::detect();
     let mut parameters = parameters(BootInfo::from(*raw));
+    #[cfg(feature = "trial")]
+    crate::trial::plan(&parameters);
     let options = CommandLine::parse(&parameters.command_line);
     logger::init(options.log);
     let predecessor = predecessor(&parameters);
@@ -45,7 +49,6 @@ extern "C" fn boot(raw: &'static RawBootInfo, _core: u32) -> ! {
     parameters.memory = regions::add(&parameters.memory, handed);
 
     pic::silence();
-    let apic_base = apic::detect();
     let apics = match &predecessor {
         Some(handover) => handover.cores.iter().map(|core| ApicId(core.apic_id)).collect(),
         None => cores(&parameters),
@@ -64,6 +67,8 @@ extern "C" fn boot(raw: &'static RawBootInfo, _core: u32) -> ! {
         .iter()
         .map(|region| region.start..region.end)
         .collect();
+    #[cfg(feature = "trial")]
+    crate::trial::point(crate::trial::Phase::BeforeHeap);
     // SAFETY: the loader's page tables map everything; the map is made from what the loader and the predecessor say.
     unsafe {
         give_slack(&parameters.own, raw);

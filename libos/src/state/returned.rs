@@ -92,7 +92,10 @@ mod tests {
             version: 1,
             bytes: alloc::vec![0xff; records::MAX_BYTES - 1],
         };
-        assert_eq!(decode(&encode(core::slice::from_ref(&large))), Ok([large].to_vec()));
+        assert_eq!(
+            decode(&encode(core::slice::from_ref(&large))),
+            Ok([large].to_vec())
+        );
     }
 
     proptest! {

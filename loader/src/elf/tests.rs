@@ -33,10 +33,12 @@ fn refuses_what_is_misaligned_in_memory() {
 #[test]
 fn refuses_what_is_not_allowed() {
     type Change = fn(&mut ElfBuilder);
-    let cases: [(&str, Change); 22] = [
+    let cases: [(&str, Change); 23] = [
         ("e_machine", |elf| elf.machine = 40),
         ("e_type", |elf| elf.kind = 2),
         ("first segment", |elf| elf.segments[0].address = 0x1000),
+        // Where the pen is: a program does not say where it lies.
+        ("first segment", |elf| elf.segments[0].address = 0x1_0000),
         ("writable and executable", |elf| elf.segments[1].flags = 7),
         ("not readable", |elf| elf.segments[1].flags = 1),
         ("shares a page", |elf| elf.segments[2].address = 0x1800),

@@ -131,6 +131,43 @@ impl Machine {
         }
     }
 
+    /// Orders what is staged, on trial until an order; returns when it is on trial.
+    ///
+    /// # Panics
+    /// If the order is refused, or no successor comes.
+    pub fn try_out(&self) {
+        let facts = self.facts();
+        let words = "probation_ms = 600000\ncommit = \"order\"\n";
+        let answer = self.order(&facts.order("replace", words, &self.prepared.operator));
+        assert_eq!(answer.status, 202, "{}", answer.body);
+        self.wait_until("the successor, on trial", |status| {
+            status["generation"] == facts.generation + 1 && status["state"] == "replacing"
+        });
+        self.assert_answers();
+    }
+
+    /// Ends a trial by this order.
+    ///
+    /// # Panics
+    /// If it is refused.
+    pub fn end_trial(&self, action: &str) {
+        let answer = self.order(&self.facts().order(action, "", &self.prepared.operator));
+        assert_eq!(answer.status, 202, "{}", answer.body);
+    }
+
+    /// Waits until a predecessor is back, with all its cores, and serves. Returns its status.
+    ///
+    /// # Panics
+    /// If it is not.
+    pub fn wait_for_predecessor(&self) -> Value {
+        let status = self.wait_until("the predecessor is back", |status| {
+            status["last_replacement"]["outcome"] == "rolled-back" && status["state"] == "serving"
+        });
+        assert_eq!(status["cores"]["online"], status["cores"]["present"]);
+        self.assert_serves();
+        status
+    }
+
     /// Shows that the application serves: over TCP, UDP and the control plane.
     ///
     /// # Panics

@@ -3,14 +3,18 @@
 mod bench;
 mod build_app;
 mod demo;
+mod history;
 mod keygen;
 mod machine;
+mod measure;
 mod run;
 mod status;
 mod test;
+mod trial;
 mod upgrade;
 
 use crate::exit::{self, Exit};
+use crate::order::Action;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -38,6 +42,14 @@ enum Verb {
     Run(run::Options),
     /// Push an image to a running machine and replace its image with it
     Upgrade(upgrade::Options),
+    /// Say that the image on trial stays
+    Commit(trial::Options),
+    /// Have the image on trial give the machine back to the one before
+    Rollback(trial::Options),
+    /// Show how a machine's last replacements ended
+    History(history::Options),
+    /// Compute the chain of images that ran, or say which of them a machine has run
+    Measure(measure::Options),
     /// Ask a running machine how it is
     Status(status::Options),
     /// Run all tests, and install what they need
@@ -67,6 +79,10 @@ fn run(verb: Verb) -> Result<Exit> {
         Verb::Collect(options) => crate::collect::main(&options).map(|()| Exit::Ok),
         Verb::Run(options) => run::run(options),
         Verb::Upgrade(options) => upgrade::run(options),
+        Verb::Commit(options) => trial::run(options, &Action::Commit),
+        Verb::Rollback(options) => trial::run(options, &Action::Rollback),
+        Verb::History(options) => history::run(options),
+        Verb::Measure(options) => measure::run(options),
         Verb::Status(options) => status::run(options),
         Verb::Test(options) => test::run(options),
         Verb::Demo(options) => demo::run(options),

@@ -48,6 +48,12 @@ fn describe(status: &Status) -> String {
         ),
     );
     line("generation", status.generation.to_string());
+    if let Some(floor) = status.floor {
+        line("floor", floor.to_string());
+    }
+    if let Some(measured) = &status.measurement {
+        line("measured", measured.describe());
+    }
     line("state", status.state.clone());
     line("host", status.host_id.clone());
     line(

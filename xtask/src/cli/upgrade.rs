@@ -4,6 +4,7 @@ use crate::control;
 use crate::exit::Exit;
 use crate::image::Image;
 use crate::keys::{self, Role};
+use crate::order::{CommitBy, Trial};
 use crate::timeline;
 use crate::upgrade;
 use crate::workspace;
@@ -23,9 +24,15 @@ pub(super) struct Options {
     /// The operator's secret key [default: the development key]
     #[arg(long, value_name = "FILE")]
     operator_key: Option<PathBuf>,
-    /// How many seconds the successor may take to answer
+    /// How many seconds the successor may take to answer, besides its trial
     #[arg(long, value_name = "SECONDS", default_value_t = upgrade::SUCCESSOR.as_secs())]
     deadline: u64,
+    /// How many seconds the successor is on trial before it goes back [default: the machine's own, 30]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=600))]
+    probation: Option<u64>,
+    /// Who says that the successor stays [default: auto]
+    #[arg(long, value_enum)]
+    commit: Option<CommitBy>,
     /// Print one JSON object: {"before", "accepted", "after"}
     #[arg(long)]
     json: bool,
@@ -41,8 +48,14 @@ pub(super) fn run(options: Options) -> Result<Exit> {
     let key = keys::read_secret(&key)?;
 
     let staged = upgrade::push(address, &image)?;
-    let (before, accepted) = upgrade::order(address, &staged.sha256, &key)?;
-    let after = upgrade::await_successor(address, &before, Duration::from_secs(options.deadline))?;
+    let trial = Trial {
+        probation_ms: options.probation.map(|seconds| seconds * 1000),
+        commit: options.commit,
+    };
+    let (before, accepted) = upgrade::order(address, &upgrade::replace_by(&staged, trial), &key)?;
+    let probation = options.probation.unwrap_or(upgrade::PROBATION.as_secs());
+    let limit = Duration::from_secs(options.deadline + probation);
+    let after = upgrade::decided(address, upgrade::await_successor(address, &before, limit)?, limit)?;
     if options.json {
         println!(
             "{}",

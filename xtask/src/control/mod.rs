@@ -3,8 +3,8 @@
 mod status;
 
 pub use status::{
-    Accepted, Chunks, Confidential, CoreFlush, Cores, FlushStatus, Heap, ImageStatus, Memory, Network,
-    Replacement, Sev, Span, Staged, Status, Tdx, TdxModule, Telemetry,
+    Accepted, Chunks, Confidential, CoreFlush, Cores, FlushStatus, Heap, ImageStatus, Measured, Measurement,
+    Measurements, Memory, Network, Past, Replacement, Sev, Span, Staged, Status, Tdx, TdxModule, Telemetry,
 };
 
 use crate::exit::{Exit, Failure};
@@ -106,6 +106,14 @@ pub fn status(address: SocketAddr, limits: Limits) -> Result<Status, ControlErro
 /// If the machine does not answer, refuses, or says something else.
 pub fn raw_status(address: SocketAddr, limits: Limits) -> Result<Value, ControlError> {
     decode(&http::get(address, "/v1/status", limits)?, 200)
+}
+
+/// `GET /v1/measurements`.
+///
+/// # Errors
+/// If the machine does not answer, refuses, or says something else.
+pub fn measurements(address: SocketAddr, limits: Limits) -> Result<Measurements, ControlError> {
+    decode(&http::get(address, "/v1/measurements", limits)?, 200)
 }
 
 /// `PUT /v1/image`; `progress` is told how many bytes went out.

@@ -10,6 +10,9 @@ pub struct Status {
     pub image: ImageStatus,
     /// Counted from 1 at cold boot.
     pub generation: u64,
+    /// Images of a lower security version are refused; `None` from one that does not tell.
+    #[serde(default)]
+    pub floor: Option<u64>,
     /// Whom orders are for.
     pub host_id: String,
     /// Of this instar.
@@ -40,6 +43,9 @@ pub struct Status {
     /// What the machine encrypts; `None` from one that does not tell.
     #[serde(default)]
     pub confidential: Option<Confidential>,
+    /// The chain of what it has run; `None` from one that does not tell.
+    #[serde(default)]
+    pub measurement: Option<Measurement>,
     /// Addresses.
     #[serde(default)]
     pub network: Network,
@@ -52,6 +58,9 @@ pub struct Status {
     /// How the last replacement went.
     #[serde(default)]
     pub last_replacement: Option<Replacement>,
+    /// How the last replacements ended, the newest last.
+    #[serde(default)]
+    pub history: Vec<Past>,
 }
 
 /// The running image.
@@ -254,6 +263,76 @@ pub struct Staged {
     pub elf_bytes: u64,
     /// Its ELF's digest.
     pub sha256: String,
+}
+
+/// The chain of what a machine has run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Measurement {
+    /// Its value: 96 hex digits.
+    pub chain: String,
+    /// Images in it.
+    pub count: u64,
+    /// It begins with the cold boot.
+    pub whole: bool,
+}
+
+impl Measurement {
+    /// For people.
+    pub fn describe(&self) -> String {
+        let since = if self.whole {
+            "since the cold boot"
+        } else {
+            "since the first instar that knew of it"
+        };
+        format!("{} images {since}, chain {}", self.count, self.chain)
+    }
+}
+
+/// `GET /v1/measurements`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Measurements {
+    /// The chain's value: 96 hex digits.
+    pub chain: String,
+    /// Images in it.
+    pub count: u64,
+    /// It begins with the cold boot.
+    pub whole: bool,
+    /// Its value before the first of `events`.
+    pub base: String,
+    /// The newest images.
+    pub events: Vec<Measured>,
+}
+
+/// An image that a machine has run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Measured {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// The instar that it was to be.
+    pub generation: u64,
+    /// The digest of its manifest: 96 hex digits.
+    pub sha384: String,
+}
+
+/// A replacement that has ended.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Past {
+    /// The predecessor's version.
+    pub from: String,
+    /// The successor's version.
+    pub to: String,
+    /// `committed`, `rolled-back` or `failed`.
+    pub outcome: String,
+    /// Why it was not committed.
+    pub reason: Option<String>,
+    /// The trace of its spans.
+    pub trace_id: String,
+    /// How long nobody answered.
+    pub blackout_ms: Option<f64>,
 }
 
 /// How a replacement went.

@@ -3,7 +3,7 @@ use super::*;
 /// The example of docs/interfaces.md.
 const DOCUMENTED: &str = r#"{
   "image": {"name": "hello", "version": "1.0.0", "revision": "", "security_version": 0, "sha256": "…"},
-  "generation": 1, "host_id": "52:54:00:12:34:56", "instance_id": "uuid", "state": "serving",
+  "generation": 1, "floor": 3, "host_id": "52:54:00:12:34:56", "instance_id": "uuid", "state": "serving",
   "nonce": "32 hex digits", "uptime_ns": 1, "machine_ns": 1, "cores": {"present": 4, "online": 4},
   "memory": {"chunk_bytes": 2097152, "chunks": {"total": 126, "free": 120, "own": 3, "staged": 0, "predecessor": 0},
              "heap": {"bytes": 1, "used": 1}},
@@ -12,6 +12,7 @@ const DOCUMENTED: &str = r#"{
                    "tdx": {"enabled": false, "mktme_keyids": 63, "tdx_keyids": 0, "first_tdx_keyid": null},
                    "sme": "absent", "sev": null, "movdir64b": true, "wbnoinvd": true, "partial_write_erratum": true,
                    "tdx_module": {"present": false, "version": null, "why": "not asked: TDX is not enabled by the BIOS"}},
+  "measurement": {"chain": "96 hex digits", "count": 1, "whole": true},
   "network": {"mac": "…", "address": "10.0.2.15/24", "gateway": "10.0.2.2", "dns": ["10.0.2.3"], "origin": "dhcp"},
   "telemetry": {"endpoint": "http://10.0.2.2:4318", "queued": 0, "delivered": 0, "dropped": 0},
   "staged": null,
@@ -21,7 +22,8 @@ const DOCUMENTED: &str = r#"{
     "blackout_ms": 1.0,
     "flush": [{"core": 0, "cycles": 1, "ns": 1}],
     "spans": [{"name": "receive", "generation": 1, "start_ns": 1, "end_ns": 2}]
-  }
+  },
+  "history": [{"from": "1.0.0", "to": "1.1.0", "outcome": "committed", "reason": null, "trace_id": "32 hex digits", "blackout_ms": 1.0}]
 }"#;
 
 fn answer(status: u16, body: &str) -> Response {
@@ -42,6 +44,9 @@ fn the_documented_status_is_understood() {
     );
     let tdx = confidential.tdx.expect("told");
     assert_eq!((tdx.mktme_keyids, tdx.first_tdx_keyid), (63, None));
+    assert_eq!(status.floor, Some(3));
+    assert!(status.measurement.as_ref().is_some_and(|measured| measured.whole));
+    assert_eq!(status.history[0].outcome, "committed");
     let replacement = status.last_replacement.expect("one");
     assert_eq!(replacement.phases_ms.get("verify"), Some(&Some(1.0)));
     assert_eq!(replacement.phases_ms.get("first_answer"), Some(&None));

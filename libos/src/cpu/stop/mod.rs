@@ -6,6 +6,7 @@
 mod protocol;
 mod sync;
 
+use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 
@@ -24,6 +25,8 @@ static PERMIT: PermitCell = PermitCell::none();
 
 /// How long the cores have, first to answer the interrupt, then to answer an NMI.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long they have to answer the interrupt where nobody serves until they have: when a successor gives the machine back.
+const HASTE: Duration = Duration::from_millis(10);
 
 /// Why the cores were not stopped. Those that had stopped run again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -58,7 +61,22 @@ pub fn pen() -> Option<Pen> {
 }
 
 /// This machine's cores, as the protocol sees them.
-struct ThisMachine(Pen);
+struct ThisMachine {
+    pen: Pen,
+    /// How long is waited the next time; after that it is [`PATIENCE`].
+    patience: Cell<Duration>,
+}
+
+impl ThisMachine {
+    fn new(pen: Pen) -> Self {
+        Self::with_patience(pen, PATIENCE)
+    }
+
+    fn with_patience(pen: Pen, first: Duration) -> Self {
+        let patience = Cell::new(first);
+        Self { pen, patience }
+    }
+}
 
 impl protocol::Cores for ThisMachine {
     fn interrupt(&self, core: CoreId) {
@@ -73,7 +91,7 @@ impl protocol::Cores for ThisMachine {
         // Before the report, so that whoever lets the cores run again can wait for them to be online.
         current::set_offline(me);
         if let Some(permit) = PERMIT.get() {
-            let slot = self.0.slot(me);
+            let slot = self.pen.slot(me);
             let flush = flush_here(permit);
             slot.flush_start.store(flush.start, Ordering::Relaxed);
             slot.flush_end.store(flush.end, Ordering::Relaxed);
@@ -83,11 +101,11 @@ impl protocol::Cores for ThisMachine {
     }
 
     fn is_parked(&self, core: CoreId) -> bool {
-        self.0.slot(core).is_present()
+        self.pen.slot(core).is_present()
     }
 
     fn wait(&self, done: impl Fn() -> bool) -> bool {
-        wait_until(done)
+        wait_until(self.patience.replace(PATIENCE), done)
     }
 }
 
@@ -97,8 +115,8 @@ fn send(core: CoreId, delivery: apic::Delivery) {
     }
 }
 
-fn wait_until(done: impl Fn() -> bool) -> bool {
-    let deadline = time::now() + PATIENCE;
+fn wait_until(patience: Duration, done: impl Fn() -> bool) -> bool {
+    let deadline = time::now() + patience;
     loop {
         if done() {
             return true;
@@ -118,7 +136,7 @@ pub fn stop_others(pen: Pen, flush: Option<HostFlush>) -> Result<Stopped, StopEr
     mark_stop();
     let me = current::id();
     let stopper = PROTOCOL.elect(me).map_err(StopError::AlreadyStopping)?;
-    let missing = wait_for_called(pen);
+    let missing = wait_for_called(pen, PATIENCE);
     if !missing.is_empty() {
         stopper.step_down();
         return Err(StopError::NeverCame(missing));
@@ -130,7 +148,7 @@ pub fn stop_others(pen: Pen, flush: Option<HostFlush>) -> Result<Stopped, StopEr
         slot.flush_start.store(0, Ordering::Relaxed);
         slot.flush_end.store(0, Ordering::Relaxed);
     }
-    match stopper.stop(&ThisMachine(pen), cores) {
+    match stopper.stop(&ThisMachine::new(pen), cores) {
         Ok(()) => Ok(Stopped {
             stopper,
             pen,
@@ -160,12 +178,17 @@ fn mark_stop() {
 }
 
 /// A core that was called out of the pen and has not come online would run this image beside the next one. Returns those
-/// that do not come even now.
-fn wait_for_called(pen: Pen) -> CoreSet {
-    let deadline = time::now() + PATIENCE;
+/// that do not come even now: those that have left the pen already have `patience`.
+fn wait_for_called(pen: Pen, patience: Duration) -> CoreSet {
+    let (begin, mut longest) = (time::now(), patience);
     loop {
         let missing = CoreSet::from_bits(smp::called().bits() & !current::online().bits());
-        if missing.is_empty() || time::now() >= deadline {
+        let missing = missing.without(current::id());
+        if missing.iter().any(|core| pen.slot(core).is_called()) {
+            // An NMI would be lost on it.
+            longest = PATIENCE;
+        }
+        if missing.is_empty() || time::now() >= begin + longest {
             return missing;
         }
         for core in missing.iter() {
@@ -201,7 +224,7 @@ fn resume(pen: Pen, cores: CoreSet) -> CoreSet {
 pub(super) fn leave_if_asked() {
     let Some(pen) = pen() else { return };
     let core = current::id();
-    if !PROTOCOL.answer(&ThisMachine(pen), core) {
+    if !PROTOCOL.answer(&ThisMachine::new(pen), core) {
         return;
     }
     apic::end_all_interrupts();
@@ -257,7 +280,7 @@ impl Stopped {
         // SAFETY: interrupts are off, and nothing that needs this image's tables comes before `adopt` below.
         unsafe { pen.take_charge(me) };
         pen.arm(smp::back_entry(), self.flush.is_some());
-        self.stopper.flush_last(&ThisMachine(pen));
+        self.stopper.flush_last(&ThisMachine::new(pen));
         pen.header().jump.store(tsc(), Ordering::Relaxed);
         // SAFETY: as the caller says.
         unsafe { smp::visit(entry, boot_info, stack) };
@@ -299,8 +322,11 @@ pub(crate) fn give_back(pen: Pen) {
     match PROTOCOL.elect(me) {
         Ok(stopper) => {
             PERMIT.set(TRIAL_PERMIT.get());
-            let others = current::online().without(me);
-            if !wait_for_called(pen).is_empty() || stopper.stop(&ThisMachine(pen), others).is_err() {
+            // A core that never came online may hang on its way, but has handlers by now; this one may have failed on it.
+            let missing = wait_for_called(pen, HASTE);
+            let others = CoreSet::from_bits(current::online().bits() | missing.bits()).without(me);
+            let machine = ThisMachine::with_patience(pen, HASTE);
+            if stopper.stop(&machine, others).is_err() {
                 return;
             }
             STOPPED.store(true, Ordering::SeqCst);
@@ -327,7 +353,7 @@ pub(crate) fn give_back(pen: Pen) {
             )
         }
     }
-    protocol::Cores::flush(&ThisMachine(pen), me);
+    protocol::Cores::flush(&ThisMachine::new(pen), me);
     // Core 0 flushes last, on its way.
     pen.call(CoreId::BOOT, pen.back());
     // SAFETY: interrupts are off, and nobody needs this instar any more.

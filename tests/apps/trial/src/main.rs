@@ -7,6 +7,8 @@
 //! | `GET /counters` | `nmis=N machine_checks=N`, since the cold boot |
 //! | `POST /hear-nmis` | every core takes the NMI that the machine's NMI button sends |
 //! | `POST /misbehave?core=N&how=HOW` | see [`misbehave`] |
+//!
+//! As a successor it fails where its version says: see `libos::trial`.
 #![no_main]
 #![cfg_attr(metal, no_std)]
 
@@ -17,6 +19,7 @@ mod echo;
 mod misbehave;
 
 use alloc::format;
+use alloc::string::String;
 
 use libos::cpu::{self, CoreId, machine_check};
 use libos::http::{self, Request, Response};
@@ -26,11 +29,24 @@ use libos::{start, task};
 libos::main!(main);
 
 async fn main() {
+    libos::replace::health::check(health);
     task::spawn(echo::serve()).detach();
     task::spawn(tcp_echo()).detach();
     if let Err(error) = http::serve(80, answer).await {
         log::error!("no HTTP: {error}");
     }
+}
+
+/// As the version says: `-unhealthy.before-commit`, or `-late.before-commit`, which never answers.
+async fn health() -> Result<(), String> {
+    let version = &start::identity().manifest().version;
+    if version.contains("-unhealthy.") {
+        return Err("as the version says".into());
+    }
+    if version.contains("-late.") {
+        core::future::pending::<()>().await;
+    }
+    Ok(())
 }
 
 async fn answer(request: Request) -> Response {
