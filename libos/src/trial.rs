@@ -19,15 +19,18 @@
 //! | `no-network` | (before the network) waits for ever for its network |
 
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::arch::{asm, naked_asm};
 use core::hint::{black_box, spin_loop};
+use core::ops::Range;
 
-use loader::boot::OwnedParameters;
+use loader::boot::{OwnedParameters, Region};
 use loader::manifest::Manifest;
 
 use crate::cpu::{CoreId, apic, current};
 use crate::device::serial;
-use crate::task::{sleep, spawn_on};
+use crate::memory::{CHUNK, stack};
+use crate::task::{sleep, spawn_on, yield_now};
 
 /// A moment of a successor's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +101,7 @@ impl Kind {
     }
 }
 
+static RAM: spin::Once<Vec<Range<u64>>> = spin::Once::new();
 static PLAN: spin::Once<Plan> = spin::Once::new();
 
 fn read(version: &str) -> Option<Plan> {
@@ -116,8 +120,10 @@ fn read(version: &str) -> Option<Plan> {
     words.next().is_none().then_some(plan)
 }
 
-/// Reads what this successor is to do.
+/// Reads what this successor is to do, and what memory there is.
 pub(crate) fn plan(parameters: &OwnedParameters) {
+    let region = |region: &Region| region.start..region.end;
+    RAM.call_once(|| parameters.memory.iter().map(region).collect());
     if parameters.handover.is_none() {
         return;
     }
@@ -161,6 +167,53 @@ pub(crate) async fn before_network() {
 /// Whether there is to be no network card.
 pub(crate) fn has_no_card() -> bool {
     at(Phase::BeforeNetwork).is_some_and(|plan| plan.kind == Kind::NoCard)
+}
+
+/// How often a marker of 32 bytes lies in the machine's memory, at whatever address. It is given with every bit turned over, so
+/// that whoever asks does not find the question.
+pub async fn occurrences(turned: [u8; 32]) -> u64 {
+    let mut count = 0;
+    for region in RAM.get().into_iter().flatten() {
+        // Nothing is mapped at the null pointer.
+        let mut start = region.start.max(4096);
+        while start < region.end {
+            let end = region.end.min((start / CHUNK + 1) * CHUNK);
+            // One that lies across the end counts here.
+            count += occurrences_in(start..end, region.end, &turned);
+            start = end;
+            yield_now().await;
+        }
+    }
+    count
+}
+
+fn occurrences_in(range: Range<u64>, ram_end: u64, turned: &[u8; 32]) -> u64 {
+    let mut first = [0; 8];
+    first.copy_from_slice(&turned[..8]);
+    let first = u64::from_le_bytes(first);
+    let mut count = 0;
+    for page in range.step_by(4096) {
+        let last = (page + 4096).min(ram_end.saturating_sub(31));
+        if stack::is_guard(page) {
+            continue;
+        }
+        // What lies across the end of the page must be readable too.
+        let last = if stack::is_guard(page + 4096) {
+            last.min(page + 4096 - 31)
+        } else {
+            last
+        };
+        for address in page..last {
+            // SAFETY: RAM, which this image's page tables map but for page 0 and the guards of stacks.
+            let word = unsafe { (address as *const u64).read_unaligned() };
+            if !word == first {
+                // SAFETY: as above.
+                let bytes = unsafe { (address as *const [u8; 32]).read_unaligned() };
+                count += u64::from(bytes.iter().zip(turned).all(|(byte, turned)| !byte == *turned));
+            }
+        }
+    }
+    count
 }
 
 impl Plan {

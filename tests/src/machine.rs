@@ -194,7 +194,11 @@ impl Setup {
 const ANY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 
 /// Waits for the turn of this machine; it lasts until the file is closed.
-fn turn() -> File {
+///
+/// # Panics
+/// Without a place for the file.
+#[must_use]
+pub fn turn() -> File {
     let path = scratch_directory().join("turn");
     let file = File::create(&path).expect("a lock file");
     file.lock().expect("the lock");

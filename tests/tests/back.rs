@@ -28,6 +28,8 @@ fn an_order_gives_the_machine_back_and_another_one_commits() {
             (&status["generation"], &last["reason"]),
             (&1.into(), &"order: an order".into())
         );
+        // Its own last lines are told by the predecessor.
+        machine.wait_line("it had said: INFO libos::serve: network 10.0.2.15/24");
         assert_eq!(machine.traces(), before, "round {round}");
         assert_eq!(status["history"].as_array().map(Vec::len), Some(round));
     }

@@ -309,6 +309,7 @@ impl Pen {
                 .hung_from
                 .store(tsc() + time::ticks(FIRST_HANDLERS), Ordering::SeqCst);
             header.flush_on_the_way.store(flush.into(), Ordering::SeqCst);
+            self.forget_lines();
             header.way_back.store(entry, Ordering::SeqCst);
             watchdog::start(self);
         }

@@ -8,7 +8,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 
 use loader::boot::{self, Parameters, Region};
-use log::{error, info};
+use log::{error, info, warn};
 use x86_64::instructions::interrupts;
 
 use super::early_flush;
@@ -23,7 +23,7 @@ use super::timeline::{MAX_REASON, Outcome, Phase, Timeline};
 use crate::clock::Clock;
 use crate::confidential::module::Left;
 use crate::confidential::{self, policy::HostFlush, private};
-use crate::cpu::pen::{Cause, Epitaph};
+use crate::cpu::pen::{Cause, Epitaph, Pen};
 use crate::cpu::{CoreId, registers::tsc, stop, time};
 use crate::device::{network, serial};
 use crate::memory::{self, CHUNK, Held, chunks::Owner, regions};
@@ -92,6 +92,9 @@ pub(super) async fn replace(
                 epitaph.text()
             );
             timeline.outcome = Outcome::RolledBack;
+            for line in stop::pen().map_or_else(Vec::new, Pen::last_lines) {
+                warn!("it had said: {line}");
+            }
             timeline.reason = cut(&format!("{cause}: {}", epitaph.text()));
             sink::replacement_failed(machine, &timeline, cause);
             machine.take_back(None, timeline);

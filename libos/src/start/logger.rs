@@ -2,8 +2,9 @@
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-use crate::cpu::time;
+use crate::cpu::{stop, time};
 use crate::device::serial;
+use crate::replace::probation;
 
 struct Logger;
 
@@ -28,6 +29,16 @@ impl Log for Logger {
             record.target(),
             record.args()
         ));
+        if probation::is_on_trial()
+            && let Some(pen) = stop::pen()
+        {
+            pen.keep_line(format_args!(
+                "{} {}: {}",
+                record.level(),
+                record.target(),
+                record.args()
+            ));
+        }
         crate::telemetry::sink::record(now, record);
     }
 

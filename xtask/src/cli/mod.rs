@@ -8,6 +8,7 @@ mod keygen;
 mod machine;
 mod measure;
 mod run;
+mod soak;
 mod status;
 mod test;
 mod trial;
@@ -52,6 +53,8 @@ enum Verb {
     Measure(measure::Options),
     /// Ask a running machine how it is
     Status(status::Options),
+    /// Replace a machine's image again and again, by good, bad and failing ones, and look after each whether all is well
+    Soak(soak::Options),
     /// Run all tests, and install what they need
     Test(test::Options),
     /// Make a release and an operator key pair (minisign's format)
@@ -84,6 +87,7 @@ fn run(verb: Verb) -> Result<Exit> {
         Verb::History(options) => history::run(options),
         Verb::Measure(options) => measure::run(options),
         Verb::Status(options) => status::run(options),
+        Verb::Soak(options) => soak::run(options),
         Verb::Test(options) => test::run(options),
         Verb::Demo(options) => demo::run(options),
         Verb::Bench(options) => bench::run(options),

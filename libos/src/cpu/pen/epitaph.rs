@@ -1,5 +1,7 @@
 //! What a successor that gives the machine back says last: a page of the pen, which nobody overwrites.
 
+use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -65,14 +67,21 @@ impl Cause {
 /// Longest text, in bytes.
 const TEXT: usize = 2048;
 
-/// The page. Written by the core that gives the machine back, read by the predecessor.
+/// How many of its last log lines are kept, and how much of each.
+const LINES: usize = 8;
+const LINE: usize = 160;
+
+/// The page. Written by the core that gives the machine back, and by the log until then; read by the predecessor.
 #[repr(C)]
 pub(super) struct Page {
     tsc: AtomicU64,
     cause: AtomicU32,
     core: AtomicU32,
     length: AtomicU32,
+    /// How many lines have been written to `lines`, in turn.
+    written: AtomicU32,
     text: [u8; TEXT],
+    lines: [[u8; LINE]; LINES],
 }
 
 /// What was found there.
@@ -117,7 +126,7 @@ impl Pen {
         // SAFETY: only the one core that gives the machine back writes here, and the predecessor reads when it has it.
         unsafe {
             let mut writer = Writer {
-                text: &mut (*page).text,
+                text: &mut (&mut (*page).text)[..],
                 length: 0,
             };
             // A text that does not fit is cut off.
@@ -146,9 +155,49 @@ impl Pen {
     }
 }
 
+impl Pen {
+    /// Keeps a line of the log for the predecessor. Takes no lock: two lines that are written at once, with six others in
+    /// between, spoil each other.
+    pub(crate) fn keep_line(self, text: fmt::Arguments<'_>) {
+        let page = self.epitaph_page();
+        // SAFETY: the page is there (`has_way_back`). A line is bytes, which the reader takes for text only if they are.
+        unsafe {
+            let number = (*page).written.fetch_add(1, Ordering::Relaxed) as usize;
+            let line = &raw mut (*page).lines[number % LINES];
+            let mut writer = Writer {
+                text: &mut [0; LINE][..],
+                length: 0,
+            };
+            let _ = writer.write_fmt(text);
+            line.cast::<u8>()
+                .copy_from_nonoverlapping(writer.text.as_ptr(), LINE);
+        }
+    }
+
+    /// Forgets the lines of whoever was on trial before.
+    pub(super) fn forget_lines(self) {
+        // SAFETY: as above.
+        unsafe { (*self.epitaph_page()).written.store(0, Ordering::Relaxed) };
+    }
+
+    /// The lines that were kept, the newest last.
+    pub(crate) fn last_lines(self) -> Vec<String> {
+        let page = self.epitaph_page();
+        // SAFETY: whoever wrote there is gone.
+        let (written, lines) = unsafe { ((*page).written.load(Ordering::Relaxed) as usize, (*page).lines) };
+        let kept = written.saturating_sub(LINES)..written;
+        kept.map(|number| {
+            String::from_utf8_lossy(&lines[number % LINES])
+                .trim_end_matches('\0')
+                .into()
+        })
+        .collect()
+    }
+}
+
 /// Writes into a fixed piece of memory.
 struct Writer<'a> {
-    text: &'a mut [u8; TEXT],
+    text: &'a mut [u8],
     length: usize,
 }
 
@@ -183,7 +232,7 @@ mod tests {
     fn a_text_that_is_too_long_is_cut_off() {
         let mut text = [0; TEXT];
         let mut writer = Writer {
-            text: &mut text,
+            text: &mut text[..],
             length: 0,
         };
         assert!(write!(writer, "{}", "ä".repeat(TEXT)).is_err());

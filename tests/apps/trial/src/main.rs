@@ -6,6 +6,8 @@
 //! | `GET /` | version and generation |
 //! | `GET /counters` | `nmis=N machine_checks=N`, since the cold boot |
 //! | `POST /hear-nmis` | every core takes the NMI that the machine's NMI button sends |
+//! | `POST /plant?turned=HEX` | a thousand copies of 32 bytes, given with every bit turned over, stay on the heap |
+//! | `GET /occurrences?turned=HEX` | how often they lie anywhere in the machine's memory |
 //! | `POST /misbehave?core=N&how=HOW` | see [`misbehave`] |
 //!
 //! As a successor it fails where its version says: see `libos::trial`.
@@ -20,11 +22,12 @@ mod misbehave;
 
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use libos::cpu::{self, CoreId, machine_check};
 use libos::http::{self, Request, Response};
 use libos::net::{TcpListener, TcpStream};
-use libos::{start, task};
+use libos::{start, task, trial};
 
 libos::main!(main);
 
@@ -37,11 +40,14 @@ async fn main() {
     }
 }
 
-/// As the version says: `-unhealthy.before-commit`, or `-late.before-commit`, which never answers.
+/// As the version says: `-unhealthy.before-commit`; `-slow.before-commit`, which is well after a while; `-late.before-commit`, which never answers.
 async fn health() -> Result<(), String> {
     let version = &start::identity().manifest().version;
     if version.contains("-unhealthy.") {
         return Err("as the version says".into());
+    }
+    if version.contains("-slow.") {
+        task::sleep(core::time::Duration::from_millis(300)).await;
     }
     if version.contains("-late.") {
         core::future::pending::<()>().await;
@@ -69,6 +75,18 @@ async fn answer(request: Request) -> Response {
             misbehave::hear_nmis().await;
             Response::text(200, "every core hears\n")
         }
+        ("POST", "/plant") => match marker(&request) {
+            Some(turned) => {
+                let planted: Vec<[u8; 32]> = (0..1000).map(|_| turned.map(|byte| !byte)).collect();
+                Vec::leak(planted);
+                Response::text(200, "planted\n")
+            }
+            None => Response::text(400, "plant?turned=HEX\n"),
+        },
+        ("GET", "/occurrences") => match marker(&request) {
+            Some(turned) => Response::text(200, &format!("{}\n", trial::occurrences(turned).await)),
+            None => Response::text(400, "occurrences?turned=HEX\n"),
+        },
         ("POST", "/misbehave") => match (parameter(&request, "core"), parameter(&request, "how")) {
             (Some(core), Some(how)) => begin(core, how),
             _ => Response::text(400, "misbehave?core=N&how=HOW\n"),
@@ -80,6 +98,15 @@ async fn answer(request: Request) -> Response {
 fn parameter<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
     let mut pairs = request.query().split('&').filter_map(|pair| pair.split_once('='));
     pairs.find(|pair| pair.0 == name).map(|pair| pair.1)
+}
+
+fn marker(request: &Request) -> Option<[u8; 32]> {
+    let text = parameter(request, "turned")?;
+    let mut marker = [0; 32];
+    for (byte, at) in marker.iter_mut().zip((0..).step_by(2)) {
+        *byte = u8::from_str_radix(text.get(at..at + 2)?, 16).ok()?;
+    }
+    Some(marker)
 }
 
 fn begin(core: &str, how: &str) -> Response {

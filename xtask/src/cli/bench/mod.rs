@@ -1,5 +1,6 @@
 //! `bench`: the figures, as medians with their spread.
 
+mod back;
 mod flush;
 mod private;
 mod turns;
@@ -37,6 +38,8 @@ enum Subject {
     Upgrade,
     /// What writing back the caches costs: not at all, in the stop, and early, one by one and all at once
     Flush,
+    /// From a successor's failure to the predecessor's first answer: panic, hang and order
+    Back,
     /// How fast private pages are reset (QEMU), and what that costs the blackout (Bochs with TDX KeyIDs, two boots a run, 5
     /// runs at the most)
     Private,
@@ -85,6 +88,9 @@ pub(super) fn run(options: Options) -> Result<Exit> {
     install::ensure(install::FOR_QEMU, !options.no_install)?;
     if options.subject == Subject::Private {
         return private::run(&options);
+    }
+    if options.subject == Subject::Back {
+        return back::run(&options);
     }
     let cast = Cast::build("hello")?;
     let builder = || {

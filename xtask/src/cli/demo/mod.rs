@@ -1,10 +1,12 @@
 //! `demo`: the main job, start to end.
 
+mod failing;
 mod report;
 
 use super::machine::{RigName, RigOptions};
 use crate::collect::{Collector, Counts};
 use crate::exit::Exit;
+use crate::failing::Successor;
 use crate::machine::{Flush, Machine, bochs};
 use crate::scene::{self, Cast, Seen};
 use anyhow::{Context, Result};
@@ -33,6 +35,9 @@ pub(super) struct Options {
     /// encryption; with `--rig bochs` auto]
     #[arg(long, value_enum)]
     flush: Option<Flush>,
+    /// The upgrade fails, in this way: shows how the machine goes back
+    #[arg(long, value_enum)]
+    successor: Option<Successor>,
     /// Install nothing, even if something is missing
     #[arg(long)]
     no_install: bool,
@@ -72,6 +77,9 @@ struct Outcome<'a> {
 pub(super) fn run(options: Options) -> Result<Exit> {
     let rig = options.rig.rig()?;
     options.rig.ensure_programs(!options.no_install)?;
+    if let Some(successor) = options.successor {
+        return failing::run(&options, successor, rig);
+    }
     let flush = options.flush.unwrap_or(match options.rig.rig {
         RigName::Qemu => Flush::Always,
         RigName::Bochs => Flush::Auto,
