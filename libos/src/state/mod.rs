@@ -36,6 +36,7 @@ use alloc::vec::Vec;
 use core::pin::Pin;
 use core::time::Duration;
 
+use log::warn;
 use spin::Mutex;
 
 use crate::replace::bounded::Memory;
@@ -120,7 +121,8 @@ where
     STATE.lock().save.push(hook);
 }
 
-/// Has `hook` asked when this instar goes on after the hooks of [`on_handover`] were.
+/// Has `hook` asked when this instar goes on after the hooks of [`on_handover`] were. New clients wait meanwhile; after
+/// [`PATIENCE`] it is dropped.
 pub fn on_return<F, W>(hook: F)
 where
     F: Fn(Return) -> W + Send + Sync + 'static,
@@ -206,7 +208,13 @@ pub(crate) async fn goes_on(why: Return) {
         state.goes_on.clone()
     };
     for hook in hooks {
-        hook(why).await;
+        // Whoever waits to be served does not wait for ever.
+        if task::timeout(PATIENCE, hook(why)).await.is_err() {
+            warn!(
+                "the application has not finished its work after the return within {} ms",
+                PATIENCE.as_millis()
+            );
+        }
     }
     preserved::settle().await;
 }
