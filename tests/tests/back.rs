@@ -21,8 +21,10 @@ fn an_order_gives_the_machine_back_and_another_one_commits() {
     for round in 1..=3 {
         machine.stage(&machine.prepared.new);
         machine.try_out();
+        machine.assert_answers();
         machine.end_trial("rollback");
         let status = machine.wait_for_predecessor();
+        machine.assert_serves();
         let last = &status["last_replacement"];
         assert_eq!(
             (&status["generation"], &last["reason"]),

@@ -73,6 +73,30 @@ fn records_and_regions_cross_and_what_nobody_takes_goes_on() {
     assert_eq!(preserved(&machine), (3, total));
 }
 
+/// A successor that is ordered to give the machine back hands its state back too.
+#[test]
+fn an_orderly_rollback_brings_the_state_back() {
+    let machine = keeper();
+    told(&machine, "/stash/old/1/before");
+    told(&machine, "/stash/both/1/before");
+    for round in 1..=2 {
+        machine.stage(&machine.prepared.new);
+        machine.try_out();
+        assert_eq!(told(&machine, "/take/hook"), "1 generation 1");
+        told(&machine, "/stash/both/2/on-trial");
+        told(&machine, &format!("/stash/new-{round}/3/on-trial"));
+        machine.end_trial("rollback");
+        machine.wait_for_predecessor();
+        // What the successor's hook stashed, too.
+        assert_eq!(told(&machine, "/take/hook"), "2 generation 2");
+        assert_eq!(told(&machine, &format!("/take/new-{round}")), "3 on-trial");
+        let expected = vec!["RolledBack"; round].join(", ");
+        assert_eq!(told(&machine, "/returned"), format!("[{expected}]"));
+    }
+    assert_eq!(told(&machine, "/take/both"), "2 on-trial");
+    assert_eq!(told(&machine, "/take/old"), "1 before");
+}
+
 #[test]
 fn without_its_state_nothing_is_replaced() {
     let machine = keeper();

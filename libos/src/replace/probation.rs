@@ -8,8 +8,11 @@ use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use core::time::Duration;
 
+use loader::boot::Region;
+use log::warn;
+
 use super::error::{Code, Refusal};
-use super::handover::Trial;
+use super::handover::{PARAMETER_BYTES, Trial};
 use super::machine::Machine;
 use crate::confidential::policy::{FlushPolicy, decide};
 use crate::cpu::pen::{Cause, Pen};
@@ -17,6 +20,7 @@ use crate::cpu::registers::tsc;
 use crate::cpu::time::{self, Instant};
 use crate::cpu::{CoreId, MAX_CORES, current, stop};
 use crate::start::panic::last_words;
+use crate::state::{self, returned::MAX_RETURNED};
 use crate::task::{sleep, spawn};
 
 /// How long a core may be kept from its tasks before it counts as hung.
@@ -186,17 +190,45 @@ pub(super) fn commit_is_ordered() -> bool {
 ///
 /// # Errors
 /// `not-on-trial`.
-pub(super) fn order_rollback(_: &Machine) -> Result<(), Refusal> {
+pub(super) fn order_rollback(machine: &Machine) -> Result<(), Refusal> {
     // From here on it is not committed any more.
     if !decide_for(Fate::Leaving) {
         return Err(not_on_trial());
     }
-    spawn(async {
+    let record = machine.parameters.handover;
+    spawn(async move {
         sleep(ANSWER).await;
+        // The application's state goes back too: nothing has failed here.
+        match (state::collect_for_return().await, record) {
+            (Ok(returned), Some(record)) => leave_for_predecessor(record, &returned),
+            (Ok(_), None) => {}
+            (Err(problem), _) => warn!(
+                "the predecessor goes on with the state that it had: {}",
+                problem.message
+            ),
+        }
         give_back_or_end(Cause::Order, format_args!("an order"));
     })
     .detach();
     Ok(())
+}
+
+/// Where a successor leaves what it hands back: behind the record that it was handed, as far as the parameters reach.
+///
+/// `None`: the record is so long that nothing fits.
+pub(super) fn return_place(record: Region) -> Option<Region> {
+    let start = record.end.next_multiple_of(8);
+    let end = record.start + PARAMETER_BYTES / 2;
+    (start + MAX_RETURNED as u64 <= end).then_some(Region { start, end })
+}
+
+fn leave_for_predecessor(record: Region, returned: &[u8]) {
+    let Some(place) = return_place(record) else {
+        return warn!("there is no room for the application's state: the predecessor has what it had");
+    };
+    // SAFETY: memory of this image's parameters that nobody reads; the record before it is only read. What is returned is
+    // at most `MAX_RETURNED` bytes long.
+    unsafe { (place.start as *mut u8).copy_from_nonoverlapping(returned.as_ptr(), returned.len()) };
 }
 
 fn not_on_trial() -> Refusal {

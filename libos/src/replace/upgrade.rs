@@ -12,6 +12,7 @@ use log::{error, info, warn};
 use x86_64::instructions::interrupts;
 
 use super::early_flush;
+use super::envelope::HEADER;
 use super::error::{Code, Refusal};
 use super::handover::{self, CHUNK_LIST_BYTES, Handover, MAX_RANGES, PARAMETER_BYTES};
 use super::machine::Machine;
@@ -128,8 +129,10 @@ async fn attempt(
         Ok(()) => prepare(machine, staged, timeline, quiesce, (trial, &kept)),
         Err(problem) => Err(problem),
     };
+    let mut returned = None;
     let ended = match prepared {
         Ok(prepared) => {
+            returned = prepared.returned;
             network::cut_off_others();
             let jump = Jump {
                 machine,
@@ -145,6 +148,12 @@ async fn attempt(
         }
         Err(problem) => Ended::Refused(problem),
     };
+    if let Ended::GivenBack(epitaph) = &ended
+        && epitaph.cause == Some(Cause::Order)
+        && let Some(place) = returned
+    {
+        accept_returned(staged, place);
+    }
     state::goes_on(match ended {
         Ended::Refused(_) => Return::NotReplaced,
         Ended::GivenBack(_) => Return::RolledBack,
@@ -171,6 +180,16 @@ async fn attempt(
         _ => timeline.record(Phase::Quiesce, generation, quiesce.0, now.0),
     }
     ended
+}
+
+/// What a successor that was ordered to give the machine back has left of the application's state.
+fn accept_returned(staged: &mut Staged, place: Region) {
+    let base = staged.chunks.range().start;
+    let bytes = &staged.chunks.bytes()[(place.start - base) as usize..(place.end - base) as usize];
+    match state::accept_returned(bytes) {
+        Ok(()) => info!("the application's state is as the successor left it"),
+        Err(problem) => warn!("the application's state is as it was before: {problem}"),
+    }
 }
 
 /// Nothing stays under a private key but what the successor takes over: the TDX module is left, caches are written back, and
@@ -232,6 +251,8 @@ struct Prepared {
     chunk_list: u64,
     /// What this machine has run, with the successor.
     measurements: Measurements,
+    /// Where the successor leaves what it hands back, if there is room.
+    returned: Option<Region>,
 }
 
 /// Writes everything that the successor is told into its memory, but for the list of this instar's.
@@ -272,6 +293,16 @@ fn prepare(
     let (tree_part, _list) = tree_part.split_at_mut((PARAMETER_BYTES / 2 - CHUNK_LIST_BYTES) as usize);
     record_part[..record.len()].copy_from_slice(&record);
     let record_start = area.start + PARAMETER_BYTES / 2;
+    let record_place = Region {
+        start: record_start,
+        end: record_start + record.len() as u64,
+    };
+    let returned = probation::return_place(record_place);
+    if let Some(place) = returned {
+        // What an earlier successor handed back may still be there.
+        let at = (place.start - record_start) as usize;
+        record_part[at..at + HEADER].fill(0);
+    }
     let own = machine_region(&staged.layout.own);
     let memory = memory_for_successor(&machine.parameters.memory, &handover)?;
     let parameters = Parameters {
@@ -283,10 +314,7 @@ fn prepare(
         manifest: &staged.manifest_text,
         release_key: &machine.parameters.release_key,
         operator_key: &machine.parameters.operator_key,
-        handover: Some(Region {
-            start: record_start,
-            end: record_start + record.len() as u64,
-        }),
+        handover: Some(record_place),
         measurement: Some(measurements.chain()),
     };
     boot::write(&parameters, &staged.loaded, tree_part, area.start)
@@ -294,6 +322,7 @@ fn prepare(
             boot_info: written.boot_info_address,
             chunk_list,
             measurements,
+            returned,
         })
         .map_err(|error| failed(format!("{error}")))
 }

@@ -174,7 +174,6 @@ pub(crate) fn records() -> Vec<Stashed> {
 ///
 /// # Errors
 /// `state-not-saved`: the application failed to, or took too long. What it had journalled in preserved regions is there.
-#[cfg_attr(not(test), expect(dead_code, reason = "the way back calls it"))]
 pub(crate) async fn collect_for_return() -> Result<Vec<u8>, Refusal> {
     save().await?;
     Ok(returned::encode(STATE.lock().records.all()))
@@ -184,7 +183,6 @@ pub(crate) async fn collect_for_return() -> Result<Vec<u8>, Refusal> {
 ///
 /// # Errors
 /// See [`ReturnError`]; what this instar itself had stashed is there then.
-#[cfg_attr(not(test), expect(dead_code, reason = "the way back calls it"))]
 pub(crate) fn accept_returned(bytes: &[u8]) -> Result<(), ReturnError> {
     let records = returned::decode(bytes)?;
     let mut state = STATE.lock();
