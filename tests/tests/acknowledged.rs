@@ -4,6 +4,7 @@
 use machine_tests::{
     image::Parts,
     machine::{Machine, Setup},
+    matrix::patch_entry,
     prepared::App,
 };
 use std::{
@@ -102,13 +103,8 @@ fn benchmark(address: SocketAddr, over: &AtomicBool) -> usize {
 /// An image that fails in its first instruction.
 fn broken(machine: &Machine) -> Vec<u8> {
     let mut elf = machine.prepared.parts.elf.clone();
-    let mark = b"\x0f\x1f\x80ENTR";
-    let entry = elf
-        .windows(mark.len())
-        .position(|bytes| bytes == mark)
-        .expect("the entry's mark");
     // UD2.
-    elf[entry..entry + 2].copy_from_slice(&[0x0f, 0x0b]);
+    patch_entry(&mut elf, &[0x0f, 0x0b]);
     Parts::signed(&elf, "1.2.0", &machine.prepared.release).pack()
 }
 

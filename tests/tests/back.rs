@@ -2,6 +2,7 @@
 
 use machine_tests::image::Parts;
 use machine_tests::machine::{Machine, Setup};
+use machine_tests::matrix::patch_entry;
 use serde_json::Value;
 
 const CORES: u32 = 4;
@@ -58,12 +59,7 @@ fn what_is_not_committed_in_time_is_given_back() {
 /// Stages an image whose first instruction is this one, orders it, and returns the predecessor's status when it is back.
 fn first_instruction(machine: &Machine, code: &[u8]) -> Value {
     let mut elf = machine.prepared.parts.elf.clone();
-    let mark = b"\x0f\x1f\x80ENTR";
-    let entry = elf
-        .windows(mark.len())
-        .position(|bytes| bytes == mark)
-        .expect("the entry's mark");
-    elf[entry..entry + code.len()].copy_from_slice(code);
+    patch_entry(&mut elf, code);
     machine.stage(&Parts::signed(&elf, "1.2.0", &machine.prepared.release).pack());
     let answer = machine.order(&machine.facts().replace(&machine.prepared.operator));
     assert_eq!(answer.status, 202, "{}", answer.body);

@@ -1,5 +1,7 @@
 //! Records there and back, and every way to spoil one.
 
+use core::net::Ipv4Addr;
+
 use alloc::string::ToString;
 use proptest::collection::vec;
 use proptest::prelude::*;
