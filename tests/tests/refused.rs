@@ -4,10 +4,10 @@
 use machine_tests::{
     broken::{self, Case, Forge, flips, orders, signed},
     clients::{self, PATIENCE, Rest},
-    machine::{Machine, Setup},
+    machine::{DEADLINE, Machine, Setup},
     prepared::Prepared,
 };
-use std::io::Write;
+use std::{io::Write, time::Instant};
 
 const LIMIT: u64 = 64 << 20;
 
@@ -198,6 +198,14 @@ fn clients_that_disappear() {
     for beginning in beginnings(&machine) {
         clients::disappear(machine.control, &beginning).expect("sent");
         machine.wait_for_traces(&before);
+    }
+    // What the last of them sent may not even have been read: who can push again is alone.
+    let alone = Instant::now() + DEADLINE;
+    while machine.push(&machine.prepared.new).status != 201 {
+        assert!(
+            Instant::now() < alone,
+            "somebody who is gone still keeps others out"
+        );
     }
     machine.replace();
     machine.assert_serves();

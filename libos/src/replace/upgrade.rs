@@ -63,7 +63,7 @@ pub(super) async fn replace(
                 me.name, me.version
             );
             timeline.outcome = Outcome::Failed;
-            timeline.reason = cut(&problem.message);
+            timeline.reason = cut(&format!("{}: {}", problem.code, problem.message));
             sink::replacement_failed(machine, &timeline, problem.code);
             machine.take_back(Some(staged), timeline);
         }
