@@ -119,8 +119,10 @@ impl Setup {
     pub fn start(&self) -> Machine {
         let prepared = self.app.prepared();
         let turn = turn();
-        let [http, resp, control, tcp_echo] =
-            [0; 4].map(|_| free(TcpListener::bind(ANY).and_then(|port| port.local_addr())));
+        // All are held until all are chosen: one that is given back may be the next one chosen.
+        let held = [0; 4].map(|_| TcpListener::bind(ANY).expect("a free port"));
+        let [http, resp, control, tcp_echo] = [0, 1, 2, 3].map(|index: usize| free(held[index].local_addr()));
+        drop(held);
         let echo = free(UdpSocket::bind(ANY).and_then(|port| port.local_addr()));
         let mut command = Command::new("qemu-system-x86_64");
         command
