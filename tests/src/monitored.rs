@@ -54,16 +54,21 @@ impl Monitored {
     /// # Panics
     /// If the monitor does not say.
     pub fn memory(&mut self, address: u64) -> u64 {
-        let text = self
-            .monitor
-            .human(&format!("xp /1gx {address:#x}"))
-            .expect("memory");
-        let value = text
-            .split_whitespace()
-            .last()
-            .and_then(|word| word.strip_prefix("0x"));
-        value
-            .and_then(|digits| u64::from_str_radix(digits, 16).ok())
-            .unwrap_or_else(|| panic!("xp said: {text}"))
+        word_at(&mut self.monitor, address)
     }
+}
+
+/// The 64-bit word at this physical address, as the monitor reads it.
+///
+/// # Panics
+/// If the monitor does not say.
+pub fn word_at(monitor: &mut Monitor, address: u64) -> u64 {
+    let text = monitor.human(&format!("xp /1gx {address:#x}")).expect("memory");
+    let value = text
+        .split_whitespace()
+        .last()
+        .and_then(|word| word.strip_prefix("0x"));
+    value
+        .and_then(|digits| u64::from_str_radix(digits, 16).ok())
+        .unwrap_or_else(|| panic!("xp said: {text}"))
 }

@@ -4,6 +4,7 @@
 use machine_tests::{
     clients,
     machine::{DEADLINE, Machine, Setup, scratch},
+    monitored::{Monitored, word_at},
     prepared::App,
     witness::Witness,
 };
@@ -77,26 +78,18 @@ impl Injector {
     }
 
     fn start(name: &str, more: &[&str]) -> Self {
-        let socket = scratch(&format!("{name}.qmp"));
         let witness = Witness::new(&scratch(&format!("{name}.log"))).expect("the witness");
         let witness = witness.slow(0, FLUSH).slow(CORES - 1, FLUSH);
         let mut arguments = witness.arguments().to_vec();
         arguments.extend(more.iter().map(OsString::from));
-        arguments.push("-qmp".into());
-        arguments.push(format!("unix:{},server=on,wait=off", socket.display()).into());
-        let machine = Setup {
+        let setup = Setup {
             app: App::Trial,
             cores: CORES,
             append: "instar.flush=always".into(),
             arguments,
             ..Setup::default()
-        }
-        .start();
-        let deadline = Instant::now() + DEADLINE;
-        while !socket.exists() && Instant::now() < deadline {
-            thread::yield_now();
-        }
-        let monitor = Monitor::connect(&socket).expect("the monitor");
+        };
+        let Monitored { machine, monitor } = Monitored::start(name, setup);
         Self {
             machine,
             monitor,
@@ -112,17 +105,7 @@ impl Injector {
     }
 
     fn memory(&mut self, address: u64) -> u64 {
-        let text = self
-            .monitor
-            .human(&format!("xp /1gx {address:#x}"))
-            .expect("memory");
-        let value = text
-            .split_whitespace()
-            .last()
-            .and_then(|word| word.strip_prefix("0x"));
-        value
-            .and_then(|digits| u64::from_str_radix(digits, 16).ok())
-            .unwrap_or_else(|| panic!("xp said: {text}"))
+        word_at(&mut self.monitor, address)
     }
 
     /// A command of the monitor without arguments.
