@@ -21,7 +21,7 @@ use crate::memory::{self, chunks::Owner};
 use crate::start::{identity, panic::last_words};
 use crate::state::preserved;
 use crate::task::{sleep, spawn_on, yield_now};
-use crate::telemetry::sink;
+use crate::telemetry::{self, sink};
 
 /// When the successor did what.
 pub(crate) struct Moments {
@@ -125,7 +125,7 @@ pub(crate) async fn finish(machine: &'static Machine, handover: Option<Handover>
         "replacement of {} by {} committed, blackout {blackout}",
         timeline.from, timeline.to
     );
-    sink::replacement_committed(machine, &handover, &timeline);
+    telemetry::upgrade::replacement_committed(machine, &handover, &timeline);
 }
 
 /// Whether this instar can do its work: its cores, and what the application says.

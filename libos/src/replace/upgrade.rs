@@ -26,7 +26,7 @@ use crate::net::Kept;
 use crate::start::identity;
 use crate::state::{self, Return};
 use crate::task::{sleep, spawn_on};
-use crate::telemetry::sink;
+use crate::telemetry;
 
 /// How long requests under way may take to be answered.
 const DRAIN: Duration = Duration::from_millis(100);
@@ -53,7 +53,7 @@ pub(super) async fn replace(
             CommitBy::Order => "an order",
         }
     );
-    sink::replacement_begins(machine, &timeline);
+    telemetry::upgrade::replacement_begins(machine, &timeline);
     let me = &identity().manifest();
     match attempt(machine, &mut staged, &mut timeline, trial).await {
         Ended::Refused(problem) => {
@@ -64,7 +64,7 @@ pub(super) async fn replace(
             );
             timeline.outcome = Outcome::Failed;
             timeline.reason = cut(&format!("{}: {}", problem.code, problem.message));
-            sink::replacement_failed(machine, &timeline, problem.code);
+            telemetry::upgrade::replacement_failed(machine, &timeline, problem.code);
             machine.take_back(Some(staged), timeline);
         }
         Ended::GivenBack(epitaph) => {
@@ -83,7 +83,7 @@ pub(super) async fn replace(
                 warn!("it had said: {line}");
             }
             timeline.reason = cut(&format!("{cause}: {}", epitaph.text()));
-            sink::replacement_failed(machine, &timeline, cause);
+            telemetry::upgrade::replacement_failed(machine, &timeline, cause);
             machine.take_back(None, timeline);
         }
     }

@@ -22,7 +22,9 @@ pub(crate) mod push;
 pub mod queue;
 pub mod resource;
 pub(crate) mod sink;
+mod snapshot;
 pub mod span;
+pub(crate) mod upgrade;
 
 #[cfg(test)]
 mod exporter_tests;

@@ -16,6 +16,7 @@ use super::exporter::{Action, Failure, REQUEST_TIMEOUT_NS};
 use super::http_request::{Response, ResponseParser, request_head};
 use super::percent::hex;
 use super::sink::{self, Labels, WORK};
+use super::snapshot::queue_metrics;
 use super::{Signal, config::EndpointError};
 use crate::cpu::{CoreId, current, time};
 use crate::net::{Across, TcpOptions, TcpStream, default_network, resolve};
@@ -85,7 +86,7 @@ async fn run(machine: &'static Machine, endpoint: Endpoint, headers: Vec<(String
             logs_at = now + LOGS_EVERY;
         }
         if now >= metrics_at {
-            sink::queue_metrics(machine);
+            queue_metrics(machine);
             metrics_at = now + METRICS_EVERY;
         }
         let action = sink::with_exporter(|exporter| exporter.next(now.0)).unwrap_or(Action::Idle);
