@@ -221,8 +221,8 @@ fn a_span_that_comes_again_changed_is_found() {
     assert!(found[0].contains("its id is also that of"), "{found:?}");
 }
 
-/// Where to damage a request.
-type Damage = fn(&mut Request);
+/// What is complained about, and how to bring that about.
+type Fault<T> = (&'static str, fn(&mut T));
 
 fn first_metric(request: &mut Request, change: impl FnOnce(&mut Metric)) {
     if let Body::Metrics(body) = &mut request.body {
@@ -261,7 +261,7 @@ fn who(request: &mut Request, change: impl FnOnce(&mut Vec<KeyValue>)) {
 
 #[test]
 fn every_fault_of_a_metric_is_found() {
-    let faults: [(&str, Damage); 22] = [
+    let faults: [Fault<Request>; 22] = [
         ("content type", |it| it.content_type = "text/plain".into()),
         ("no telemetry.sdk.name", |it| {
             who(it, |all| all.retain(|pair| pair.key != "telemetry.sdk.name"));
@@ -366,7 +366,7 @@ fn every_fault_of_a_span_is_found() {
         problems(&[request], &expected())
     };
     assert_eq!(one(|_| {}), Vec::<String>::new());
-    let faults: [(&str, fn(&mut Span)); 11] = [
+    let faults: [Fault<Span>; 11] = [
         ("its trace id is invalid", |span| span.trace_id = vec![0; 16]),
         ("its span id is invalid", |span| span.span_id = vec![1; 7]),
         ("its parent's id is invalid", |span| {
@@ -406,7 +406,7 @@ fn every_fault_of_a_log_record_is_found() {
         problems(&[request], &expected())
     };
     assert_eq!(one(|_| {}), Vec::<String>::new());
-    let faults: [(&str, fn(&mut LogRecord)); 7] = [
+    let faults: [Fault<LogRecord>; 7] = [
         ("its time is 0", |record| record.time_unix_nano = 0),
         ("before it happened", |record| record.time_unix_nano += 1),
         ("its severity is", |record| record.severity_number = 0),
