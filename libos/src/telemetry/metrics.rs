@@ -244,6 +244,14 @@ impl Builder<'_> {
         self.number(names::EXPORT_RETRIES, counters.retries);
         self.number(names::REJECTED_ITEMS, counters.rejected_items);
         self.number(names::EXPORT_QUEUE, counters.queued_bytes);
+        let mut cycles = Vec::with_capacity(6);
+        for signal in Signal::ALL {
+            for (step, counts) in [("encode", counters.encode_cycles), ("send", counters.send_cycles)] {
+                let attributes = [(names::SIGNAL, signal.name()), (names::STEP, step)];
+                cycles.push(self.point(Number::Int(signed(counts[signal.index()])), &attributes));
+            }
+        }
+        self.metric(names::EXPORT_CYCLES, cycles);
     }
 
     fn number(&mut self, metric: names::Metric, number: u64) {

@@ -12,6 +12,7 @@
 
 pub mod config;
 pub mod exporter;
+mod http_date;
 pub mod http_request;
 pub mod logs;
 pub mod metrics;

@@ -113,6 +113,7 @@ attributes! {
     PRIVATE_PAGES_RESET = "instar.private.pages_reset", "Private pages of 4 KiB that were reset before the jump.";
     DIRECTION = "network.io.direction", "`receive` or `transmit`.";
     SIGNAL = "instar.telemetry.signal", "`metrics`, `logs` or `traces`.";
+    STEP = "instar.telemetry.step", "`encode` or `send`.";
     RESULT = "instar.telemetry.result", "`delivered`, `rejected` (by the collector) or `dropped` (here).";
 }
 
@@ -135,6 +136,7 @@ metrics! {
     EXPORTS = Counter "instar.telemetry.requests" ["{request}"], "Export requests by signal and result.";
     EXPORT_RETRIES = Counter "instar.telemetry.retries" ["{request}"], "Export requests that were sent again.";
     REJECTED_ITEMS = Counter "instar.telemetry.rejected_items" ["{item}"], "Points, records and spans that the collector refused in requests it accepted.";
+    EXPORT_CYCLES = Counter "instar.telemetry.cycles" ["{cycle}"], "Cycles of the time-stamp counter that export requests took to encode (traces: not measured) and to send, waiting not included.";
     EXPORT_QUEUE = UpDownCounter "instar.telemetry.queue.usage" ["By"], "Bytes that wait for the collector.";
 }
 
