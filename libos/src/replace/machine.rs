@@ -10,14 +10,13 @@ use log::info;
 use spin::Mutex;
 
 use super::error::{Code, Refusal};
-use super::hex;
 use super::history::History;
 use super::measured::Measurements;
 use super::order::{Expected, Nonce, Order};
 use super::stage::Staged;
 use super::timeline::{Outcome, Timeline};
 use crate::command_line::CommandLine;
-use crate::confidential::policy::FlushDecision;
+use crate::confidential::policy::{FlushDecision, FlushPolicy};
 use crate::cpu::{random, stop, time::Instant};
 use crate::net::Shared;
 use crate::start::{Start, identity};
@@ -98,6 +97,11 @@ impl Machine {
     /// Whether this machine flushes before a jump, and why.
     pub fn flush_decision(&self) -> &FlushDecision {
         &self.flush
+    }
+
+    /// When caches are flushed, as the command line has it.
+    pub fn flush_policy(&self) -> FlushPolicy {
+        self.options.flush
     }
 
     /// The network that it serves on.
@@ -189,10 +193,6 @@ impl Machine {
                 .take()
                 .ok_or_else(|| Refusal::new(Code::NothingStaged, "no image is staged"))?;
             state.activity = Activity::Replacing;
-            info!(
-                "order accepted: replace by image {}",
-                hex(&staged.manifest.elf.sha256)
-            );
             Ok(staged)
         })
     }

@@ -25,12 +25,15 @@ pub mod resource;
 pub(crate) mod sink;
 mod snapshot;
 pub mod span;
+pub mod story;
 pub(crate) mod upgrade;
 
 #[cfg(test)]
 mod exporter_tests;
 #[cfg(test)]
 mod http_request_tests;
+#[cfg(test)]
+mod story_tests;
 #[cfg(test)]
 mod wire_tests;
 

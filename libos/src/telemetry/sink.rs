@@ -12,7 +12,8 @@ use spin::Mutex;
 use super::exporter::{Counters, Exporter, Policy};
 use super::queue::Limits;
 use super::resource::{Identity, resource};
-use super::{Resource, Signal, logs};
+use super::span::Context;
+use super::{Resource, Signal, logs, upgrade};
 use crate::confidential;
 use crate::cpu::{random, time};
 use crate::net::Notify;
@@ -26,6 +27,7 @@ struct Kept {
     level: Level,
     target: String,
     message: String,
+    trace: Option<Context>,
 }
 
 /// What is sent, and as whom.
@@ -51,6 +53,7 @@ pub(crate) fn record(now: time::Instant, record: &log::Record<'_>) {
         level: record.level(),
         target: record.target().to_owned(),
         message,
+        trace: upgrade::under_way(),
     };
     let mut records = RECORDS.lock();
     if records.len() == MAX_RECORDS {
@@ -83,7 +86,7 @@ pub(super) fn open(labels: Labels, undelivered: Vec<(Signal, Vec<u8>)>) {
         image_name: &image.name,
         image_version: &image.version,
         revision: &image.revision,
-        instance_id: identity().instance_id,
+        instance_id: Some(identity().instance_id),
         generation: identity().generation.into(),
         host_id: &host_id,
         measurement: &measurement,
@@ -146,7 +149,7 @@ pub(super) fn queue_logs() {
             level: kept.level,
             target: &kept.target,
             message: &kept.message,
-            trace_id: None,
+            trace: kept.trace,
         })
         .collect();
     let boot = time::unix(time::Instant(0));
