@@ -100,6 +100,28 @@ impl Machine {
         &self.flush
     }
 
+    /// What the command line asks for.
+    pub fn options(&self) -> &CommandLine {
+        &self.options
+    }
+
+    /// When this instar's first instruction ran.
+    pub fn entered(&self) -> Instant {
+        self.entered
+    }
+
+    /// How long nobody answered in the newest committed replacement, in nanoseconds; `None` until it is known.
+    pub fn last_blackout_ns(&self) -> Option<u64> {
+        self.with(|state| {
+            state
+                .history
+                .past()
+                .iter()
+                .rev()
+                .find_map(|past| past.blackout_ns)
+        })
+    }
+
     /// The network that it serves on.
     pub fn network(&self) -> &'static Shared {
         self.network
@@ -199,6 +221,7 @@ impl Machine {
 
     /// The replacement ended, and this instar serves on: with the image still staged, if it has not run.
     pub(super) fn take_back(&self, staged: Option<Staged>, timeline: Timeline) {
+        crate::telemetry::flushes::count(&timeline);
         self.with(|state| {
             match timeline.outcome {
                 Outcome::RolledBack => state.rolled_back += 1,
