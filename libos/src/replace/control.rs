@@ -20,7 +20,7 @@ use super::receive::Receiver;
 use super::stage::stage;
 use super::status::{self, AcceptedAnswer, StagedAnswer, mac_text};
 use super::timeline::{Phase, Timeline};
-use super::{hex, probation, report, upgrade};
+use super::{hex, probation, probes, report, upgrade};
 use crate::clock::{Clock, SpawnHere};
 use crate::confidential::{self, policy::decide};
 use crate::cpu::{random, stop, time};
@@ -118,7 +118,9 @@ async fn answer(machine: &'static Machine, mut request: Request) -> Response {
             Code::MethodNotAllowed,
             format!("{} does not take {}", request.path(), request.method()),
         )),
-        _ => Err(Refusal::new(Code::NotFound, "there is nothing at this path")),
+        _ => probes::answer(machine, &request)
+            .await
+            .unwrap_or_else(|| Err(Refusal::new(Code::NotFound, "there is nothing at this path"))),
     };
     result.unwrap_or_else(|refusal| {
         if refusal.status != 404 && refusal.status != 405 {

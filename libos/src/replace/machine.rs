@@ -16,7 +16,7 @@ use super::order::{Expected, Nonce, Order};
 use super::stage::Staged;
 use super::timeline::{Outcome, Timeline};
 use crate::command_line::CommandLine;
-use crate::confidential::policy::{FlushDecision, FlushPolicy};
+use crate::confidential::policy::FlushDecision;
 use crate::cpu::{random, stop, time::Instant};
 use crate::net::Shared;
 use crate::start::{Start, identity};
@@ -99,9 +99,26 @@ impl Machine {
         &self.flush
     }
 
-    /// When caches are flushed, as the command line has it.
-    pub fn flush_policy(&self) -> FlushPolicy {
-        self.options.flush
+    /// What the command line asks for.
+    pub fn options(&self) -> &CommandLine {
+        &self.options
+    }
+
+    /// When this instar's first instruction ran.
+    pub fn entered(&self) -> Instant {
+        self.entered
+    }
+
+    /// How long nobody answered in the newest committed replacement, in nanoseconds; `None` until it is known.
+    pub fn last_blackout_ns(&self) -> Option<u64> {
+        self.with(|state| {
+            state
+                .history
+                .past()
+                .iter()
+                .rev()
+                .find_map(|past| past.blackout_ns)
+        })
     }
 
     /// The network that it serves on.
@@ -199,6 +216,7 @@ impl Machine {
 
     /// The replacement ended, and this instar serves on: with the image still staged, if it has not run.
     pub(super) fn take_back(&self, staged: Option<Staged>, timeline: Timeline) {
+        crate::telemetry::flushes::count(&timeline);
         self.with(|state| {
             match timeline.outcome {
                 Outcome::RolledBack => state.rolled_back += 1,

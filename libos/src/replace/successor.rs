@@ -22,7 +22,7 @@ use crate::memory::{self, chunks::Owner};
 use crate::start::{identity, panic::last_words};
 use crate::state::preserved;
 use crate::task::{sleep, spawn_on, yield_now};
-use crate::telemetry::{self, sink};
+use crate::telemetry::{self, flushes, sink};
 
 /// When the successor did what.
 pub(crate) struct Moments {
@@ -43,6 +43,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 pub(crate) async fn finish(machine: &'static Machine, handover: Option<Handover>, moments: &Moments) {
     let mut timeline = handover.as_ref().map(|handover| complete(handover, moments));
     machine.with(|state| state.last = timeline.clone());
+    if let Some(timeline) = &timeline {
+        flushes::count(timeline);
+    }
     let up = moments.network.1;
     let mut first_answer = wait_for_first_answer(machine, up + FIRST_ANSWER).await;
 

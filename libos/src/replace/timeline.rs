@@ -31,16 +31,19 @@ pub const MAX_VERSION: usize = 64;
 /// A closed set whose members are numbers in a record. A number from a newer writer must not spoil the whole record,
 /// so it becomes `Unknown`.
 macro_rules! numbered {
-    ($(#[$of:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $number:literal, $text:literal;)* }) => {
+    ($(#[$of:meta])* $name:ident { $($(#[doc = $doc:literal])* $variant:ident = $number:literal, $text:literal;)* }) => {
         $(#[$of])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum $name {
-            $($(#[$doc])* $variant,)*
+            $($(#[doc = $doc])* $variant,)*
             /// Written by a newer version that knows more.
             Unknown,
         }
 
         impl $name {
+            /// All that are known here, with what each means, for the manual.
+            pub const ALL: &[(Self, &str)] = &[$((Self::$variant, concat!($($doc),*)),)*];
+
             /// The name in `/v1/status` and in telemetry.
             #[must_use]
             pub const fn name(self) -> &'static str {

@@ -120,7 +120,12 @@ async fn attempt(
     machine.network.stop_accepting();
     let kept = drain(machine).await;
     let generation = identity().generation;
-    let prepared = match state::save().await {
+    let saved = state::save().await;
+    if machine.network.cut_late() {
+        // The network's task sends the resets.
+        sleep(Duration::from_millis(1)).await;
+    }
+    let prepared = match saved {
         Ok(()) => prepare(machine, staged, timeline, quiesce, (trial, &kept)),
         Err(problem) => Err(problem),
     };

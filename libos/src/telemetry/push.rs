@@ -63,7 +63,6 @@ pub(crate) fn start(start: &Start, handover: Option<&Handover>, machine: &'stati
         ),
         host_id: machine.host_id().into(),
         measurement: hex(&machine.measurement().0),
-        entered: start.entered,
     };
     let undelivered = handover.iter().flat_map(|handover| &handover.undelivered);
     let undelivered = undelivered

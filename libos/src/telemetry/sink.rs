@@ -37,7 +37,6 @@ pub(super) struct Sink {
     pub attributes: Vec<(String, String)>,
     pub service_name: String,
     pub host_id: String,
-    pub entered: time::Instant,
 }
 
 static RECORDS: Mutex<VecDeque<Kept>> = Mutex::new(VecDeque::new());
@@ -68,7 +67,6 @@ pub(super) struct Labels {
     pub attributes: Vec<(String, String)>,
     pub host_id: String,
     pub measurement: String,
-    pub entered: time::Instant,
 }
 
 /// Starts to collect for a collector, with what a predecessor could not deliver.
@@ -79,7 +77,6 @@ pub(super) fn open(labels: Labels, undelivered: Vec<(Signal, Vec<u8>)>) {
         attributes,
         host_id,
         measurement,
-        entered,
     } = labels;
     let of_this_instar = resource(&Identity {
         service_name: &service_name,
@@ -104,7 +101,6 @@ pub(super) fn open(labels: Labels, undelivered: Vec<(Signal, Vec<u8>)>) {
         attributes,
         service_name,
         host_id,
-        entered,
     });
 }
 

@@ -137,7 +137,7 @@ pub(crate) fn tell_committed(machine: &Machine) {
 
 fn facts<'a>(machine: &Machine, elf_bytes: u64, error: Option<&'a str>) -> Facts<'a> {
     Facts {
-        flush_policy: machine.flush_policy().name(),
+        flush_policy: machine.options().flush.name(),
         cores: current::all().len() as u64,
         elf_bytes,
         error,

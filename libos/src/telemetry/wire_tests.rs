@@ -1,11 +1,12 @@
 //! What we encode, decoded with the official types.
 
 use super::exporter::Counters;
-use super::metrics::{Chunks, Network, Replacements, Snapshot};
+use super::metrics::{Chunks, Core, KeyIds, Network, Replacements, Snapshot};
+use super::model::Distribution;
 use super::names::{self, Kind};
 use super::resource::{Identity, resource, uuid_v4};
 use super::span::{Context, Event, Outcome, Span, SpanId, TraceId, traceparent};
-use super::{Resource, logs, metrics, span};
+use super::{Resource, logs, metrics, otlp, span};
 use crate::confidential::module::Module;
 use crate::confidential::platform::{Platform, Role, Vendor};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
@@ -44,9 +45,8 @@ pub(super) fn instar(generation: u64) -> Resource {
     })
 }
 
-fn snapshot() -> Snapshot {
+pub(super) fn snapshot() -> Snapshot {
     Snapshot {
-        now_unix_ns: BOOT + 90,
         start_unix_ns: BOOT + 50,
         boot_unix_ns: BOOT,
         uptime_ns: 1_500_000_000,
@@ -65,7 +65,14 @@ fn snapshot() -> Snapshot {
         },
         heap_bytes: 4 << 20,
         heap_used: 1234,
-        cores_online: 4,
+        cores: (0..4)
+            .map(|number| Core {
+                number,
+                busy_ns: 1_000_000_000 + number,
+                idle_ns: 500_000_000,
+                tasks: 7,
+            })
+            .collect(),
         network: Network {
             rx_bytes: 1,
             tx_bytes: 2,
@@ -73,7 +80,11 @@ fn snapshot() -> Snapshot {
             tx_packets: 4,
             rx_drops: 5,
             tx_drops: u64::MAX,
+            rx_errors: 6,
+            tx_errors: 7,
         },
+        tcp_states: [0, 5, 0, 0, 2, 0, 0, 0, 0, 0, 1],
+        keyids: Some(KeyIds { mktme: 31, tdx: 32 }),
         replacements: Replacements {
             committed: 7,
             rolled_back: 8,
@@ -82,6 +93,12 @@ fn snapshot() -> Snapshot {
         security_floor: 12,
         machine_checks: 10,
         nmis: 11,
+        blackout_ns: Some(12_000_000),
+        flushes: [&[0, 2, 1][..], &[0, 0, 0]].map(|counts| Distribution {
+            bounds: &[0.001, 0.01],
+            counts: counts.to_vec(),
+            sum: 0.5,
+        }),
         telemetry: Counters {
             delivered: [1, 2, 3],
             retries: 4,
@@ -93,8 +110,18 @@ fn snapshot() -> Snapshot {
 
 #[test]
 fn metrics_as_the_specification_has_them() {
-    let request =
-        ExportMetricsServiceRequest::decode(&*metrics::body(&instar(1), &snapshot())).expect("decodes");
+    let families = metrics::families(&snapshot());
+    let body = otlp::body(
+        &instar(1),
+        BOOT + 90,
+        &[("instar", &families), ("application", &[])],
+    );
+    let request = ExportMetricsServiceRequest::decode(&*body).expect("decodes");
+    assert_eq!(
+        request.resource_metrics[0].scope_metrics.len(),
+        1,
+        "no empty scope"
+    );
     let metrics = &request.resource_metrics[0].scope_metrics[0].metrics;
     assert_eq!(
         metrics.len(),
@@ -102,9 +129,9 @@ fn metrics_as_the_specification_has_them() {
         "each metric of the list is sent"
     );
     for metric in metrics {
-        let (listed, _) = names::METRICS
+        let listed = names::METRICS
             .iter()
-            .find(|(listed, _)| listed.name() == metric.name)
+            .find(|listed| listed.name() == metric.name)
             .expect("listed");
         assert_eq!(metric.unit, listed.unit());
         let (kind, points) = match metric.data.as_ref().expect("data") {
@@ -119,6 +146,14 @@ fn metrics_as_the_specification_has_them() {
                     },
                     &sum.data_points,
                 )
+            }
+            Data::Histogram(histogram) => {
+                assert_eq!(listed.kind(), Kind::Histogram);
+                assert_eq!(
+                    histogram.aggregation_temporality(),
+                    AggregationTemporality::Cumulative
+                );
+                continue;
             }
             other => panic!("{other:?}"),
         };
@@ -163,8 +198,45 @@ fn metrics_as_the_specification_has_them() {
     for since_boot in ["instar.replacements", "instar.machine_checks", "instar.nmis"] {
         assert_eq!(points(since_boot)[0].start_time_unix_nano, BOOT, "{since_boot}");
     }
+    assert_eq!(points("instar.replacements")[1].start_time_unix_nano, BOOT + 50);
     assert_eq!(points("instar.machine_checks")[0].value, Some(Number::AsInt(10)));
     assert_eq!(points("instar.nmis")[0].value, Some(Number::AsInt(11)));
+    assert_eq!(
+        points("system.cpu.time")[2].value,
+        Some(Number::AsDouble(1.000_000_001))
+    );
+    assert_eq!(
+        points("instar.replacement.blackout")[0].value,
+        Some(Number::AsDouble(0.012))
+    );
+}
+
+#[test]
+fn histograms_as_the_specification_has_them() {
+    let families = metrics::families(&snapshot());
+    let body = otlp::body(&instar(1), BOOT + 90, &[("instar", &families)]);
+    let request = ExportMetricsServiceRequest::decode(&*body).expect("decodes");
+    let metrics = &request.resource_metrics[0].scope_metrics[0].metrics;
+    let flushes = metrics
+        .iter()
+        .find(|metric| metric.name == "instar.flush.duration");
+    let Some(Data::Histogram(histogram)) = &flushes.expect("sent").data else {
+        panic!("{flushes:?}")
+    };
+    let [stop, early] = &histogram.data_points[..] else {
+        panic!("{histogram:?}")
+    };
+    assert_eq!(
+        (
+            stop.count,
+            stop.sum,
+            &stop.bucket_counts[..],
+            &stop.explicit_bounds[..]
+        ),
+        (3, Some(0.5), &[0, 2, 1][..], &[0.001, 0.01][..])
+    );
+    assert_eq!((early.count, early.start_time_unix_nano), (0, BOOT + 50));
+    assert_eq!(early.attributes[0].key, "instar.flush.moment");
 }
 
 #[test]

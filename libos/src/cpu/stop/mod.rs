@@ -228,8 +228,10 @@ pub(super) fn leave_if_asked() {
         return;
     }
     apic::end_all_interrupts();
+    let left = tsc();
     // SAFETY: interrupts are off in a handler; this core is not the stopper, which does not ask itself.
     unsafe { smp::park(pen) };
+    current::this().queue.load.was_away(tsc() - left);
     // The timer was lost; if the executor was about to halt, this wakes it.
     time::wake_at(time::now() + Duration::from_millis(1));
     current::set_online(core);
@@ -294,13 +296,15 @@ impl Stopped {
         self.stopper.flush_last(&ThisMachine::new(pen));
         // The cores flush again when the machine is given back, and note it in the same place.
         let flushes = flush_times(pen);
-        pen.header().jump.store(tsc(), Ordering::Relaxed);
+        let left = tsc();
+        pen.header().jump.store(left, Ordering::Relaxed);
         // SAFETY: as the caller says.
         unsafe { smp::visit(entry, boot_info, stack) };
         pen.disarm();
         if let Some(core) = current::get(me) {
             // SAFETY: interrupts are off, and this is that core.
             unsafe { current::adopt(core) };
+            core.queue.load.was_away(tsc() - left);
         }
         crate::memory::activate();
         super::enable_extensions();
