@@ -1,103 +1,76 @@
 //! The task that sends telemetry to the collector. It is the only one that ever waits for the collector.
 
-use alloc::string::String;
 use alloc::vec;
-use alloc::vec::Vec;
 use core::future::{Future, poll_fn};
 use core::net::{Ipv4Addr, SocketAddrV4};
 use core::pin::pin;
 use core::task::Poll;
-use core::time::Duration;
 
-use log::{info, warn};
+use log::info;
 
-use super::config::{self, Endpoint, Host};
-use super::exporter::{Action, Failure, REQUEST_TIMEOUT_NS};
+use super::Signal;
+use super::config::{Endpoint, Host};
+use super::exporter::{Action, Failure};
 use super::http_request::{Response, ResponseParser, request_head};
 use super::percent::hex;
+use super::settings::Otlp;
 use super::sink::{self, Labels, WORK};
 use super::snapshot::queue_metrics;
-use super::{Signal, config::EndpointError};
 use crate::cpu::{CoreId, current, time};
 use crate::net::{Across, TcpOptions, TcpStream, default_network, resolve};
 use crate::replace::handover::Handover;
 use crate::replace::machine::Machine;
-use crate::start::Start;
 use crate::task::{sleep_until, spawn_on, timeout};
 
-type Pairs = Result<Vec<(String, String)>, config::PairsError>;
-
-/// Log records wait this long for company.
-const LOGS_EVERY: Duration = Duration::from_secs(1);
-const METRICS_EVERY: Duration = Duration::from_secs(10);
-
-/// Starts to send, if the command line names a collector.
-pub(crate) fn start(start: &Start, handover: Option<&Handover>, machine: &'static Machine) {
-    let Some(text) = &start.options.otel_endpoint else {
-        return;
-    };
-    let endpoint = match config::endpoint(text) {
-        Ok(endpoint) => endpoint,
-        Err(error) => return complain(&error),
-    };
-    let pairs = |text: &Option<String>, parse: fn(&str) -> Pairs, key: &str| {
-        parse(text.as_deref().unwrap_or_default()).unwrap_or_else(|error| {
-            warn!("{key} is ignored: {error}");
-            Vec::new()
-        })
-    };
-    let options = &start.options;
-    let headers = pairs(
-        &options.otel_headers,
-        config::headers,
-        "OTEL_EXPORTER_OTLP_HEADERS",
-    );
+/// Starts to send.
+pub(super) fn start(
+    otlp: Otlp,
+    entered: time::Instant,
+    handover: Option<&Handover>,
+    machine: &'static Machine,
+) {
     let labels = Labels {
-        service_name: options.otel_service_name.clone().unwrap_or_default(),
-        attributes: pairs(
-            &options.otel_resource_attributes,
-            config::resource_attributes,
-            "OTEL_RESOURCE_ATTRIBUTES",
-        ),
+        endpoint: otlp.endpoint.url(),
+        service_name: otlp.service_name.clone(),
+        attributes: otlp.attributes.clone(),
         host_id: machine.host_id().into(),
         measurement: hex(&machine.measurement().0),
-        entered: start.entered,
+        entered,
     };
     let undelivered = handover.iter().flat_map(|handover| &handover.undelivered);
     let undelivered = undelivered
         .filter_map(|(signal, body)| Some((Signal::from_index(usize::from(*signal))?, body.clone())));
     sink::open(labels, undelivered.collect());
-    info!("telemetry goes to {}", endpoint.authority);
+    info!("telemetry goes to {}", otlp.endpoint.authority);
     let last = current::online().iter().last().unwrap_or(CoreId::BOOT);
-    spawn_on(last, run(machine, endpoint, headers)).detach();
+    spawn_on(last, run(machine, otlp)).detach();
 }
 
-fn complain(error: &EndpointError) {
-    warn!("no telemetry is sent: OTEL_EXPORTER_OTLP_ENDPOINT: {error}");
-}
-
-async fn run(machine: &'static Machine, endpoint: Endpoint, headers: Vec<(String, String)>) {
+async fn run(machine: &'static Machine, otlp: Otlp) {
+    let Otlp {
+        endpoint, headers, ..
+    } = &otlp;
     let mut connection = None;
     let (mut logs_at, mut metrics_at) = (time::now(), time::now());
     loop {
         let now = time::now();
         if now >= logs_at {
             sink::queue_logs();
-            logs_at = now + LOGS_EVERY;
+            logs_at = now + otlp.logs_every;
         }
         if now >= metrics_at {
             queue_metrics(machine);
-            metrics_at = now + METRICS_EVERY;
+            metrics_at = now + otlp.metrics_every;
         }
         let action = sink::with_exporter(|exporter| exporter.next(now.0)).unwrap_or(Action::Idle);
         match action {
             Action::Send { signal, body, .. } => {
-                let head = request_head(&endpoint, signal, &headers, body.len());
-                let limit = Duration::from_nanos(REQUEST_TIMEOUT_NS);
-                let result = match timeout(limit, exchange(&endpoint, &mut connection, &head, &body)).await {
-                    Ok(result) => result,
-                    Err(_) => Err(Failure::TimedOut),
-                };
+                let head = request_head(endpoint, signal, headers, body.len());
+                let result =
+                    match timeout(otlp.timeout, exchange(endpoint, &mut connection, &head, &body)).await {
+                        Ok(result) => result,
+                        Err(_) => Err(Failure::TimedOut),
+                    };
                 let now = time::now().0;
                 if !matches!(&result, Ok(response) if response.reusable) {
                     connection = None;
