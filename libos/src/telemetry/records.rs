@@ -126,9 +126,10 @@ pub(crate) fn keep(now: time::Instant, record: &log::Record<'_>) {
     RING.lock().push(record);
 }
 
-/// What this reader has not read yet, the oldest first.
-pub(super) fn take(reader: Reader) -> Vec<Arc<Record>> {
-    RING.lock().take(reader)
+/// What this reader has not read yet, the oldest first; and how many records it has been too slow for so far, all of them older.
+pub(super) fn take(reader: Reader) -> (Vec<Arc<Record>>, u64) {
+    let mut ring = RING.lock();
+    (ring.take(reader), ring.missed[reader as usize])
 }
 
 /// This reader reads nothing, so that nothing is kept for it.

@@ -115,7 +115,7 @@ pub(super) fn undelivered(max_bytes: usize) -> Vec<(Signal, Vec<u8>)> {
 pub(super) fn queue_logs() {
     let mut sink = SINK.lock();
     let Some(sink) = sink.as_mut() else { return };
-    let kept = records::take(Reader::Otlp);
+    let (kept, _) = records::take(Reader::Otlp);
     if kept.is_empty() {
         return;
     }

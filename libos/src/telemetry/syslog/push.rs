@@ -36,6 +36,8 @@ struct State {
     outbox: Outbox,
     /// Of the next message.
     number: u64,
+    /// Records that this task was too slow for, as far as they are numbered.
+    missed: u64,
     connected: bool,
 }
 
@@ -98,6 +100,7 @@ pub(crate) fn start(server: Server, handover: Option<&Handover>, machine: &'stat
         sender,
         outbox,
         number: 0,
+        missed: 0,
         connected: false,
     });
     info!("log records go to {} by syslog", server.name);
@@ -112,7 +115,11 @@ fn with<R>(action: impl FnOnce(&mut State) -> R) -> Option<R> {
 /// Makes messages of the records that have come together.
 fn collect() {
     with(|state| {
-        for record in records::take(Reader::Syslog) {
+        let (new, missed) = records::take(Reader::Syslog);
+        // What was missed has a number too: a gap says so.
+        state.number += missed - state.missed;
+        state.missed = missed;
+        for record in new {
             let message = Message {
                 unix_ns: time::unix(time::Instant(record.machine_ns)),
                 machine_ns: record.machine_ns,
