@@ -7,11 +7,13 @@
 //! - [`echoes`]: a client that asks all the time
 //! - [`collector`]: an OpenTelemetry collector
 //! - [`prepared`]: the images under test
+//! - [`browser`]: a browser without a window
 //! - [`machine`]: the emulator that runs them
 //! - [`monitored`]: the same with QEMU's monitor
 //! - [`matrix`]: every failure of a successor, and the table of how each ended
 
 pub mod broken;
+pub mod browser;
 pub mod clients;
 pub mod collector;
 pub mod echoes;

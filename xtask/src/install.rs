@@ -68,8 +68,8 @@ pub const FOR_BOCHS: &[Tool] = &[
     MTOOLS,
 ];
 
-/// What the tests need: both emulators, a boot medium with GRUB, for BIOS and for UEFI, a UEFI to boot it, and clients for
-/// RESP.
+/// What the tests need: both emulators, a boot medium with GRUB, for BIOS and for UEFI, a UEFI to boot it, clients for
+/// RESP, and a browser.
 pub const FOR_TESTS: &[Tool] = &[
     QEMU,
     BOCHS,
@@ -91,6 +91,14 @@ pub const FOR_TESTS: &[Tool] = &[
     Tool {
         program: "redis-cli",
         package: "redis-tools",
+    },
+    Tool {
+        program: "chromium",
+        package: "chromium",
+    },
+    Tool {
+        program: "chromedriver",
+        package: "chromium-driver",
     },
 ];
 

@@ -15,14 +15,18 @@ pub mod received;
 pub mod trace;
 
 mod answer;
+mod api;
 mod decode;
 #[cfg(test)]
 mod fault_tests;
+mod fleet;
 mod http;
+mod page;
 mod server;
 mod show;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 
 pub use fault::Fault;
 pub use received::{Counts, Item, Log, Point, Received, Source, Span};
