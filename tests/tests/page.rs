@@ -93,6 +93,7 @@ fn an_open_page_shows_an_upgrade_and_a_rollback() {
     wait_for_upgrade(&browser, "1.1.0", "committed");
     roll_back(&machine);
     wait_for_upgrade(&browser, "1.2.0-panic.before-network", "rolled back");
+    browser.picture("overview-light");
     let points = "return document.querySelectorAll('#chart-box .mark.committed, #chart-box .mark.rolled-back').length === 2";
     browser.wait_for("two points of two shapes", points);
 

@@ -39,8 +39,8 @@ impl Theme {
         };
         Theme {
             plain: Style::new(),
-            muted: of(Color::DarkGray),
-            predecessor: of(Color::Blue),
+            muted: Style::new().add_modifier(Modifier::DIM),
+            predecessor: of(Color::Cyan),
             successor: of(Color::Yellow),
             good: of(Color::Green),
             back: of(Color::Yellow),

@@ -18,6 +18,10 @@ use super::server::Collector;
 use super::upgrade::Upgrade;
 use anyhow::{Context, Result};
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use view::{Flow, View};
 
@@ -38,7 +42,7 @@ struct Shown {
     colour: bool,
 }
 
-/// Shows what comes in until a key ends it; leaves the terminal as it was, also on a panic.
+/// Shows what comes in until a key or a signal ends it; leaves the terminal as it was, also on a panic.
 pub(super) fn main(collector: &Collector) -> Result<()> {
     let mut terminal =
         ratatui::try_init().context("the terminal cannot be used for a live view; add --plain")?;
@@ -48,6 +52,10 @@ pub(super) fn main(collector: &Collector) -> Result<()> {
 }
 
 fn show(collector: &Collector, terminal: &mut ratatui::DefaultTerminal) -> Result<()> {
+    let signalled = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT, SIGHUP] {
+        flag::register(signal, signalled.clone())?;
+    }
     let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let mut view = View::default();
     let mut shown = Shown {
@@ -58,7 +66,7 @@ fn show(collector: &Collector, terminal: &mut ratatui::DefaultTerminal) -> Resul
         colour,
     };
     let mut drawn: Option<Instant> = None;
-    loop {
+    while !signalled.load(Ordering::Relaxed) {
         let news = collector.with(|received| {
             (received.fleet.revision != shown.fleet.revision).then(|| received.fleet.clone())
         });
@@ -84,4 +92,5 @@ fn show(collector: &Collector, terminal: &mut ratatui::DefaultTerminal) -> Resul
             _ => drawn = None,
         }
     }
+    Ok(())
 }

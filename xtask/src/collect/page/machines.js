@@ -45,7 +45,7 @@ function update(item, machine) {
   const generation = machine.running.generation;
   state.replaceChildren(
     make("span", { class: "generation" }, generation === null ? "no generation" : `generation ${generation}`),
-    ...(machine.last ? [badge(machine.last)] : []),
+    ...(machine.last ? [make("span", { class: "last" }, "last upgrade ", badge(machine.last))] : []),
   );
   say(told, facts(machine.facts));
   seen.set(last, machine.last_seen_ms);
