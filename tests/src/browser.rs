@@ -82,6 +82,7 @@ impl Browser {
             "--disable-gpu".to_owned(),
             "--disable-background-networking".to_owned(),
             "--no-first-run".to_owned(),
+            "--hide-scrollbars".to_owned(),
             // Ends with chromedriver, whatever ends that.
             "--remote-debugging-pipe".to_owned(),
             format!("--user-data-dir={}", browser.profile.display()),

@@ -5,10 +5,11 @@ import { arrows, link, rove } from "./upgrades.js";
 
 /** The newest that fit side by side. */
 const MOST = 60;
-const [WIDTH, HEIGHT] = [480, 190];
+const HEIGHT = 190;
 const [LEFT, RIGHT, TOP, BOTTOM] = [52, 14, 12, 26];
 
 let shown = "";
+let last = [];
 
 const MARKS = {
   committed: (x, y) => draw("circle", { class: "mark committed", cx: x, cy: y, r: 4.5 }),
@@ -22,7 +23,10 @@ const points = () => [...$("chart-box").querySelectorAll("a")];
 
 export function chart(upgrades, current) {
   const known = upgrades.filter((upgrade) => upgrade.blackout_ns > 0).slice(-MOST);
-  const text = JSON.stringify([known, current]);
+  last = [upgrades, current];
+  // As wide as its place, so that words and points have the same size everywhere.
+  const width = Math.max(240, $("chart-box").clientWidth);
+  const text = JSON.stringify([known, current, width]);
   if (text === shown || !known.length) return;
   shown = text;
   const focused = points().indexOf(document.activeElement);
@@ -30,17 +34,17 @@ export function chart(upgrades, current) {
   const logs = known.map((upgrade) => Math.log10(upgrade.blackout_ns));
   const low = Math.floor(Math.min(...logs));
   const high = Math.max(low + 1, Math.ceil(Math.max(...logs)));
-  const x = (index) => LEFT + (known.length < 2 ? 0.5 : index / (known.length - 1)) * (WIDTH - LEFT - RIGHT - 12) + 6;
+  const x = (index) => LEFT + (known.length < 2 ? 0.5 : index / (known.length - 1)) * (width - LEFT - RIGHT - 12) + 6;
   const y = (log) => HEIGHT - BOTTOM - ((log - low) / (high - low)) * (HEIGHT - TOP - BOTTOM);
-  const picture = draw("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "group", "aria-label": "Blackouts, oldest first; arrow keys move, Enter opens" });
+  const picture = draw("svg", { width, height: HEIGHT, role: "group", "aria-label": "Blackouts, oldest first; arrow keys move, Enter opens" });
   for (let power = low; power <= high; power += 1) {
     picture.append(
-      draw("line", { class: "grid", x1: LEFT, x2: WIDTH - RIGHT, y1: y(power), y2: y(power) }),
+      draw("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: y(power), y2: y(power) }),
       draw("text", { x: LEFT - 8, y: y(power) + 4, "text-anchor": "end" }, decade(power)),
     );
   }
   picture.append(draw("text", { x: x(0), y: HEIGHT - 6, "text-anchor": known.length < 2 ? "middle" : "start" }, clock(known[0].start_ms)));
-  if (known.length > 1) picture.append(draw("text", { x: WIDTH - RIGHT, y: HEIGHT - 6, "text-anchor": "end" }, clock(known.at(-1).start_ms)));
+  if (known.length > 1) picture.append(draw("text", { x: width - RIGHT, y: HEIGHT - 6, "text-anchor": "end" }, clock(known.at(-1).start_ms)));
   known.forEach((upgrade, index) => {
     const words = `${versions(upgrade)}, ${OUTCOMES[upgrade.outcome]?.[1] ?? "unknown"}, blackout ${blackout(upgrade)}, ${clock(upgrade.start_ms)}`;
     const point = draw("a", { href: link(upgrade), "aria-label": words, "data-key": upgrade.id, class: upgrade.id === current ? "current" : null });
@@ -55,4 +59,5 @@ export function chart(upgrades, current) {
   rove(points(), points().at(-1));
 }
 
+new ResizeObserver(() => last.length && chart(...last)).observe($("chart-box"));
 $("chart-box").addEventListener("keydown", (event) => arrows(event, points()));
