@@ -36,7 +36,6 @@ const FACTS: &[&str] = &[
     "instar.mktme.keyids",
     "instar.sme",
     "instar.platform.partial_write_erratum",
-    "instar.flush.policy",
     "vcs.ref.head.revision",
 ];
 
@@ -63,6 +62,8 @@ pub(super) struct Fleet {
     pub revision: u64,
     pub machines: Vec<Arc<Machine>>,
     traces: VecDeque<Arc<Bag>>,
+    /// Spans in all of them.
+    bars: usize,
     next_key: u32,
 }
 
@@ -220,16 +221,14 @@ impl Fleet {
             }
         };
         let bag = Arc::make_mut(bag);
-        if bag.bars.len() < MAX_BARS_OF_ONE {
-            bag.bars.insert(bar.id, bar);
+        if bag.bars.len() < MAX_BARS_OF_ONE && bag.bars.insert(bar.id, bar).is_none() {
+            self.bars += 1;
         }
-        while self.traces.len() > MAX_TRACES || self.bars() > MAX_BARS {
-            self.traces.pop_front();
+        while (self.traces.len() > MAX_TRACES || self.bars > MAX_BARS)
+            && let Some(oldest) = self.traces.pop_front()
+        {
+            self.bars -= oldest.bars.len();
         }
-    }
-
-    fn bars(&self) -> usize {
-        self.traces.iter().map(|bag| bag.bars.len()).sum()
     }
 }
 
@@ -241,11 +240,12 @@ impl Machine {
             .get("instar.measurement")
             .and_then(Value::as_str);
         let measurement = cut(told.unwrap_or_default(), MAX_NAME);
-        if let Some(known) = self
+        let instance = cut(&source.instance, MAX_NAME);
+        let known = self
             .generations
             .iter_mut()
-            .find(|known| known.instance == cut(&source.instance, MAX_NAME))
-        {
+            .find(|known| known.instance == instance);
+        if let Some(known) = known {
             if !measurement.is_empty() && known.measurement != measurement {
                 known.measurement.clone_from(&measurement);
                 if self.running.instance == known.instance {
@@ -255,7 +255,7 @@ impl Machine {
             return;
         }
         let generation = Generation {
-            instance: cut(&source.instance, MAX_NAME),
+            instance,
             service: cut(&source.service, MAX_NAME),
             version: cut(&source.version, MAX_NAME),
             generation: source.generation,

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Most answers to readers at a time, streams included.
-const MAX_READERS: usize = 16;
+const MAX_READERS: usize = 32;
 /// Most streams at a time.
 pub(super) const MAX_STREAMS: usize = 8;
 /// How long a reader may take nothing.

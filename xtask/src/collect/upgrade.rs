@@ -69,6 +69,8 @@ pub(super) struct Upgrade {
     pub blackout_ns: Option<u64>,
     /// The blackout may have been shorter: nobody said when the successor first answered.
     pub blackout_at_most: bool,
+    /// How many cores flushed their caches.
+    pub cores_flushed: usize,
     /// The parts of the blackout: from and to, in nanoseconds since the beginning.
     pub blackout: Vec<(u64, u64)>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -124,6 +126,12 @@ impl Bar {
     fn attribute(&self, name: &str) -> Option<String> {
         let found = self.attributes.iter().find(|(known, _)| known == name);
         found.map(|(_, value)| value.clone())
+    }
+
+    /// Whose flush it is, if it is one.
+    fn core(&self) -> Option<u64> {
+        self.attribute("cpu.logical_number")
+            .and_then(|core| core.parse().ok())
     }
 
     /// The span that all others of an upgrade are parts of.
@@ -188,6 +196,11 @@ impl Upgrade {
             predecessor,
             blackout_ns: (!blackout.is_empty()).then(|| blackout.iter().map(|(from, to)| to - from).sum()),
             blackout_at_most: at_most,
+            cores_flushed: bars
+                .iter()
+                .filter_map(|bar| bar.core())
+                .collect::<BTreeSet<_>>()
+                .len(),
             blackout,
             rows: rows(&bars, start, predecessor),
         }
@@ -272,9 +285,7 @@ fn rows(bars: &[&Bar], start: u64, predecessor: Option<u64>) -> Vec<Row> {
                 true => By::Predecessor,
                 false => By::Successor,
             },
-            core: bar
-                .attribute("cpu.logical_number")
-                .and_then(|core| core.parse().ok()),
+            core: bar.core(),
             error: bar.error.clone(),
             attributes: bar.attributes.clone(),
         });

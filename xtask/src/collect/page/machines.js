@@ -6,7 +6,7 @@ let open = null;
 let shownKey = null;
 let seen = new Map();
 
-function facts(told) {
+function facts(told, last) {
   const known = [];
   const role = told["instar.platform.role"];
   if (role) known.push(role === "host" ? "host" : role.replace("-", " "));
@@ -14,7 +14,7 @@ function facts(told) {
   if (keyids > 0) known.push(`TDX: ${keyids} KeyIDs${told["instar.tdx.module"] ? `, module ${told["instar.tdx.module"]}` : ""}`);
   else if (role === "host") known.push("TDX off");
   if (told["instar.sme"] === "active" || told["instar.sme"] === "present") known.push(`SME ${told["instar.sme"]}`);
-  if (told["instar.flush.policy"]) known.push(`flush: ${told["instar.flush.policy"]}`);
+  if (last) known.push(last.cores_flushed ? `${last.cores_flushed} cores flushed in the last upgrade` : "no flush in the last upgrade");
   return known.join(" · ");
 }
 
@@ -36,9 +36,9 @@ function card(machine) {
   return make("li", {}, button);
 }
 
-function update(item, machine) {
+function update(item, machine, last) {
   const button = item.firstElementChild;
-  const [title, host, state, told, last] = button.children;
+  const [title, host, state, told, when] = button.children;
   button.setAttribute("aria-expanded", String(open === machine.key));
   say(title, image(machine.running));
   say(host, machine.host);
@@ -47,8 +47,8 @@ function update(item, machine) {
     make("span", { class: "generation" }, generation === null ? "no generation" : `generation ${generation}`),
     ...(machine.last ? [make("span", { class: "last" }, "last upgrade ", badge(machine.last))] : []),
   );
-  say(told, facts(machine.facts));
-  seen.set(last, machine.last_seen_ms);
+  say(told, facts(machine.facts, last));
+  seen.set(when, machine.last_seen_ms);
 }
 
 /** Says again how long ago each was heard of. */
@@ -83,7 +83,13 @@ function numbers(told) {
 export function show(fleet, machine, skew) {
   seen = new Map();
   const machines = [...fleet.machines].sort((a, b) => (a.host < b.host ? -1 : 1));
-  sync($("machine-list"), machines, (item) => item.key, card, update);
+  sync($("machine-list"), machines, (item) => item.key, card, (element, item) =>
+    update(
+      element,
+      item,
+      fleet.upgrades.findLast((upgrade) => upgrade.host === item.host && upgrade.outcome !== "pending"),
+    ),
+  );
   tick(skew);
   $("machine").hidden = machine === null;
   if (machine === null) {

@@ -35,7 +35,8 @@ async function refresh() {
       const [machine, upgrade] = await Promise.all([machines.details(fleet, ask), upgrades.details(fleet, ask)]);
       show(fleet, machine, upgrade);
     } catch {
-      // The stream says whether the collector is there, and asks for a new look when it is back.
+      // The stream says whether the collector is there; perhaps it only has too many readers just now.
+      setTimeout(refresh, 2000);
     }
   } while (again);
   asking = false;
@@ -71,7 +72,14 @@ function connect() {
   stream.addEventListener("error", () => connected(false));
 }
 
+// A browser opens few connections to one address: pages that nobody sees leave theirs to the others.
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) stream.close();
+  else connect();
+});
+
 setInterval(() => {
+  if (document.hidden) return;
   const closed = stream.readyState === EventSource.CLOSED;
   const silent = Date.now() - heard > SILENCE_MS;
   if (silent) connected(false);

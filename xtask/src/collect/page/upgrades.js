@@ -126,9 +126,8 @@ function draw(upgrade) {
   const kind = upgrade.error_type ? [make("strong", {}, upgrade.error_type), upgrade.reason ? ": " : ""] : [];
   const reason = upgrade.error_type && upgrade.reason?.startsWith(`${upgrade.error_type}: `) ? upgrade.reason.slice(upgrade.error_type.length + 2) : upgrade.reason;
   $("upgrade-reason").replaceChildren("Why: ", ...kind, reason ?? "");
-  const flushed = upgrade.rows.filter((row) => row.core !== null);
   const facts = [["Blackout", blackout(upgrade) ?? "not known"], ["From first to last span", duration(upgrade.duration_ns)]];
-  if (flushed.length) facts.push(["Cores that flushed", String(new Set(flushed.map((row) => row.core)).size)]);
+  if (upgrade.cores_flushed) facts.push(["Cores that flushed", String(upgrade.cores_flushed)]);
   facts.push(["Trace", make("code", {}, upgrade.trace_id)]);
   terms($("upgrade-facts"), facts);
   const short = upgrade.blackout_ns !== null && upgrade.blackout_ns < upgrade.duration_ns / 10;
