@@ -98,6 +98,8 @@ pub struct Snapshot {
     pub machine_checks: u64,
     /// NMIs since cold boot.
     pub nmis: u64,
+    /// Log records dropped before they became part of a request.
+    pub dropped_records: u64,
     /// The exporter's own.
     pub telemetry: Counters,
 }
@@ -243,6 +245,7 @@ impl Builder<'_> {
         self.metric(names::EXPORTS, points);
         self.number(names::EXPORT_RETRIES, counters.retries);
         self.number(names::REJECTED_ITEMS, counters.rejected_items);
+        self.number(names::DROPPED_RECORDS, self.snapshot.dropped_records);
         self.number(names::EXPORT_QUEUE, counters.queued_bytes);
         let mut cycles = Vec::with_capacity(6);
         for signal in Signal::ALL {

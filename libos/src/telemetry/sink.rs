@@ -5,6 +5,7 @@ use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use log::Level;
 use spin::Mutex;
@@ -39,6 +40,8 @@ pub(super) struct Sink {
 }
 
 static RECORDS: Mutex<VecDeque<Kept>> = Mutex::new(VecDeque::new());
+/// Log records that found no room there.
+static DROPPED_RECORDS: AtomicU64 = AtomicU64::new(0);
 static SINK: Mutex<Option<Sink>> = Mutex::new(None);
 /// Told when there is something to send.
 pub(super) static WORK: Notify = Notify::new();
@@ -55,6 +58,7 @@ pub(crate) fn record(now: time::Instant, record: &log::Record<'_>) {
     let mut records = RECORDS.lock();
     if records.len() == MAX_RECORDS {
         records.pop_front();
+        DROPPED_RECORDS.fetch_add(1, Ordering::Relaxed);
     }
     records.push_back(kept);
 }
@@ -118,6 +122,11 @@ pub(super) fn with_exporter<R>(action: impl FnOnce(&mut Exporter) -> R) -> Optio
 /// The exporter's counters; zeros without a collector.
 pub(crate) fn counters() -> Counters {
     with_exporter(|exporter| exporter.counters()).unwrap_or_default()
+}
+
+/// Log records that were dropped before they became part of a request, for want of room.
+pub(super) fn dropped_records() -> u64 {
+    DROPPED_RECORDS.load(Ordering::Relaxed)
 }
 
 /// How many requests the collector has taken from this instar.

@@ -59,6 +59,7 @@ fn queue(machine: &Machine, sink: &mut Sink) {
         security_floor: machine.floor(),
         machine_checks: machine_check::count(),
         nmis: cpu::nmis(),
+        dropped_records: sink::dropped_records(),
         telemetry: sink.exporter.counters(),
     };
     let body = metrics::body(&sink.resource, &snapshot);

@@ -25,7 +25,7 @@ mod show;
 mod tests;
 
 pub use fault::Fault;
-pub use received::{Counts, Item, Log, Point, Received, Source, Span};
+pub use received::{Arrival, Counts, Item, Log, Point, Received, Source, Span};
 pub use server::Collector;
 pub use trace::Trace;
 

@@ -187,6 +187,11 @@ impl Shared {
         self.changed.notify_all();
     }
 
+    /// Counts bytes of answers.
+    pub(super) fn answered(&self, bytes: u64) {
+        self.lock().received.answered_bytes += bytes;
+    }
+
     /// How to misbehave now.
     pub(super) fn fault(&self) -> Fault {
         self.lock().fault.clone()
@@ -237,6 +242,10 @@ fn accept(address: SocketAddr, mut listener: Option<TcpListener>, shared: &Arc<S
                 return;
             }
             continue;
+        }
+        state.received.connections += u64::from(matches!(accepted, Some(Ok(_))));
+        if state.fault == Fault::Reset {
+            shared.changed.notify_all();
         }
         match accepted {
             Some(Ok((stream, _)))
