@@ -9,6 +9,7 @@
 //! - [`prepared`]: the images under test
 //! - [`machine`]: the emulator that runs them
 //! - [`monitored`]: the same with QEMU's monitor
+//! - [`name_server`]: a name server on a machine's network
 //! - [`otlp`]: what a machine sends to a collector, judged
 //! - [`matrix`]: every failure of a successor, and the table of how each ended
 
@@ -20,6 +21,7 @@ pub mod image;
 pub mod machine;
 pub mod matrix;
 pub mod monitored;
+pub mod name_server;
 pub mod otlp;
 pub mod prepared;
 pub mod witness;

@@ -82,6 +82,7 @@ fn snapshot() -> Snapshot {
         security_floor: 12,
         machine_checks: 10,
         nmis: 11,
+        dropped_records: 12,
         telemetry: Counters {
             delivered: [1, 2, 3],
             retries: 4,
