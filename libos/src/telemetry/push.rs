@@ -91,7 +91,10 @@ async fn encode(machine: &'static Machine) {
     loop {
         counted(Signal::Logs, sink::queue_logs);
         if time::now() >= metrics_at {
-            counted(Signal::Metrics, || queue_metrics(machine));
+            counted(Signal::Metrics, || {
+                queue_metrics(machine);
+                true
+            });
             metrics_at = time::now() + METRICS_EVERY;
         }
         WORK.notify();
@@ -99,12 +102,13 @@ async fn encode(machine: &'static Machine) {
     }
 }
 
-/// Encodes, and counts the cycles.
-fn counted(signal: Signal, encode: impl FnOnce()) {
+/// Encodes, and counts the cycles if there was something to encode.
+fn counted(signal: Signal, encode: impl FnOnce() -> bool) {
     let start = tsc();
-    encode();
-    let cycles = tsc().saturating_sub(start);
-    sink::with_exporter(|exporter| exporter.encoded(signal, cycles));
+    if encode() {
+        let cycles = tsc().saturating_sub(start);
+        sink::with_exporter(|exporter| exporter.encoded(signal, cycles));
+    }
 }
 
 /// Who sends.

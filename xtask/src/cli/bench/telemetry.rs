@@ -1,10 +1,11 @@
 //! `bench telemetry`: what telemetry costs the application, and what it costs in itself.
 //!
-//! Each run boots a machine for each way, one after the other, so that whatever else the host does meets all of them alike;
-//! two ways are without telemetry, and what these two differ by is noise. In each the same clients ask, while refused orders
-//! make the machine log. Then a machine is left alone with a collector for a minute, and replaced.
+//! Each run boots two machines for each way, one after the other: one without telemetry and one whose collector is like this,
+//! in the other order every other time, so that whatever else the host does meets both alike. In one way both are without
+//! telemetry: what these differ by is noise. The same clients ask all of them, while refused orders make the machine log. Then a
+//! machine is left alone with a collector for a minute, and replaced.
 
-use super::{Options, host, print_heading, print_host, print_spread, progress_bar, qemu_version};
+use super::{Options, host, print_host, progress_bar, qemu_version};
 use crate::collect::{Collector, Fault, Received};
 use crate::exit::Exit;
 use crate::http::{self, Limits};
@@ -20,7 +21,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long the clients ask in each run.
-const LOAD: Duration = Duration::from_secs(3);
+const LOAD: Duration = Duration::from_secs(2);
 
 /// Each asks for the next answer when it has the last.
 const CLIENTS: usize = 2;
@@ -28,10 +29,11 @@ const CLIENTS: usize = 2;
 /// Between two orders that are refused, and so logged.
 const LOG_EVERY: Duration = Duration::from_millis(100);
 
-/// How long the machine is left alone.
-const IDLE: Duration = Duration::from_secs(60);
+/// How long the machine is left alone, by its own clock, in nanoseconds.
+const IDLE_NS: u64 = 60_000_000_000;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+/// An emulated machine's clock may be slow.
+const PATIENCE: Duration = Duration::from_secs(240);
 
 /// What the machine's collector is like.
 struct Way {
@@ -54,15 +56,13 @@ const fn without(name: &'static str) -> Way {
     }
 }
 
-/// The first is what the others are compared with.
-const WAYS: [Way; 13] = [
-    without("no telemetry"),
+const WAYS: [Way; 12] = [
+    without("no telemetry: noise"),
     with("a good collector", || Fault::None),
     with("refuses", || Fault::Refuse),
     with("resets", || Fault::Reset),
     with("429, Retry-After: 1", || Fault::Status(429, Some(1))),
     with("400", || Fault::Status(400, None)),
-    without("no telemetry again"),
     with("503", || Fault::Status(503, None)),
     with("half an answer", || Fault::HalfAnswer),
     with("one byte a second", || Fault::SlowBytes(Duration::from_secs(1))),
@@ -81,23 +81,52 @@ struct Load {
     per_second: f64,
 }
 
-/// A figure of a load, with its name for people and in JSON.
-type Figure = (&'static str, &'static str, fn(&Load) -> f64);
+/// The same load of two machines.
+#[derive(Clone, Copy, Debug)]
+struct Pair {
+    without: Load,
+    with: Load,
+}
+
+/// A figure of a load.
+struct Figure {
+    /// For people.
+    name: &'static str,
+    /// In JSON.
+    key: &'static str,
+    take: fn(&Load) -> f64,
+    write: fn(f64) -> String,
+}
 
 const FIGURES: [Figure; 3] = [
-    ("median latency", "median_ms", |load| load.median_ms),
-    ("p99 latency", "p99_ms", |load| load.p99_ms),
-    ("answers per second", "per_second", |load| load.per_second),
+    Figure {
+        name: "median latency",
+        key: "median_ms",
+        take: |load| load.median_ms,
+        write: duration,
+    },
+    Figure {
+        name: "p99 latency",
+        key: "p99_ms",
+        take: |load| load.p99_ms,
+        write: duration,
+    },
+    Figure {
+        name: "answers per second",
+        key: "per_second",
+        take: |load| load.per_second,
+        write: |value| format!("{value:.0}"),
+    },
 ];
 
 /// Measures, and prints the figures.
 pub(super) fn run(options: &Options, builder: impl Fn() -> Builder, cast: &Cast) -> Result<Exit> {
     let bar = progress_bar(u64::from(options.runs));
-    let mut loads: Vec<Vec<Load>> = WAYS.iter().map(|_| Vec::new()).collect();
+    let mut measured: Vec<Vec<Pair>> = WAYS.iter().map(|_| Vec::new()).collect();
     for number in 1..=options.runs {
-        for (way, loads) in WAYS.iter().zip(&mut loads) {
-            let load = under_load(builder(), way);
-            loads.push(load.with_context(|| format!("run {number} of {}, {}", options.runs, way.name))?);
+        for (way, pairs) in WAYS.iter().zip(&mut measured) {
+            let pair = pair(&builder, way, number % 2 == 0);
+            pairs.push(pair.with_context(|| format!("run {number} of {}, {}", options.runs, way.name))?);
         }
         bar.inc(1);
     }
@@ -106,8 +135,8 @@ pub(super) fn run(options: &Options, builder: impl Fn() -> Builder, cast: &Cast)
     if options.json {
         let ways: Map<String, Value> = WAYS
             .iter()
-            .zip(&loads)
-            .map(|(way, of_way)| (way.name.to_owned(), of_way_json(of_way, &loads[0])))
+            .zip(&measured)
+            .map(|(way, pairs)| (way.name.to_owned(), pairs_json(pairs)))
             .collect();
         let machine = json!({"host": host(), "qemu": qemu_version()});
         println!(
@@ -123,44 +152,67 @@ pub(super) fn run(options: &Options, builder: impl Fn() -> Builder, cast: &Cast)
         Duration::from_secs(1).as_millis() / LOG_EVERY.as_millis()
     );
     print_host();
-    for (name, _, take) in FIGURES {
-        let write: fn(f64) -> String = match name {
-            "answers per second" => |value| format!("{value:.0}"),
-            _ => duration,
-        };
-        print_heading(name);
-        for (way, of_way) in WAYS.iter().zip(&loads) {
-            print_spread(way.name, Spread::of(of_way.iter().map(take)), write);
-        }
-        print_heading(&format!("{name}, ratio"));
-        for (way, of_way) in WAYS.iter().zip(&loads).skip(1) {
-            print_spread(way.name, ratios(of_way, &loads[0], take), |ratio| {
-                format!("{ratio:.3}")
-            });
-        }
-        println!();
+    for figure in &FIGURES {
+        print_figure(figure, &measured);
     }
     print_cost(&cost);
     Ok(Exit::Ok)
 }
 
-/// Each run's figure over that of the same run without telemetry.
-fn ratios(of_way: &[Load], without: &[Load], take: fn(&Load) -> f64) -> Option<Spread> {
+fn pair(builder: impl Fn() -> Builder, way: &Way, with_first: bool) -> Result<Pair> {
+    const WITHOUT: Way = without("");
+    if with_first {
+        let with = under_load(builder(), way)?;
+        let without = under_load(builder(), &WITHOUT)?;
+        return Ok(Pair { without, with });
+    }
+    let without = under_load(builder(), &WITHOUT)?;
+    let with = under_load(builder(), way)?;
+    Ok(Pair { without, with })
+}
+
+/// Each pair's figure with over that without.
+fn ratios(pairs: &[Pair], figure: &Figure) -> Option<Spread> {
     Spread::of(
-        of_way
+        pairs
             .iter()
-            .zip(without)
-            .map(|(with, without)| take(with) / take(without)),
+            .map(|pair| (figure.take)(&pair.with) / (figure.take)(&pair.without)),
     )
 }
 
-fn of_way_json(of_way: &[Load], without: &[Load]) -> Value {
-    let figures = FIGURES.map(|(_, key, take)| {
-        let figure =
-            json!({"value": Spread::of(of_way.iter().map(take)), "ratio": ratios(of_way, without, take)});
-        (key.to_owned(), figure)
+fn pairs_json(pairs: &[Pair]) -> Value {
+    let figures = FIGURES.iter().map(|figure| {
+        let of = |load: fn(&Pair) -> &Load| Spread::of(pairs.iter().map(|pair| (figure.take)(load(pair))));
+        let figures = json!({
+            "without": of(|pair| &pair.without),
+            "with": of(|pair| &pair.with),
+            "ratio": ratios(pairs, figure),
+        });
+        (figure.key.to_owned(), figures)
     });
-    Value::Object(figures.into_iter().collect())
+    Value::Object(figures.collect())
+}
+
+fn print_figure(figure: &Figure, measured: &[Vec<Pair>]) {
+    println!(
+        "{:<24}{:>11}{:>11}{:>11}{:>9}{:>9}{:>9}{:>9}",
+        figure.name, "without", "with", "ratio", "min", "25 %", "75 %", "max"
+    );
+    for (way, pairs) in WAYS.iter().zip(measured) {
+        let median = |load: fn(&Pair) -> &Load| {
+            let spread = Spread::of(pairs.iter().map(|pair| (figure.take)(load(pair))));
+            spread.map_or("-".to_owned(), |spread| (figure.write)(spread.median))
+        };
+        let ratio = ratios(pairs, figure).map_or([f64::NAN; 5], |s| [s.median, s.min, s.p25, s.p75, s.max]);
+        let [middle, min, p25, p75, max] = ratio.map(|ratio| format!("{ratio:.3}"));
+        println!(
+            "{:<24}{:>11}{:>11}{middle:>11}{min:>9}{p25:>9}{p75:>9}{max:>9}",
+            way.name,
+            median(|pair| &pair.without),
+            median(|pair| &pair.with)
+        );
+    }
+    println!();
 }
 
 /// A machine under load whose collector is like this.
@@ -239,8 +291,9 @@ fn cost(builder: Builder, cast: &Cast) -> Result<Value> {
     let points = |received: &Received| received.points().next().is_some();
     collector.wait_for(points, PATIENCE)?;
     let start = collector.received();
-    thread::sleep(IDLE);
-    let idle = collector.received();
+    let told = |received: &Received| received.points().map(|point| point.time_ns).max();
+    let over = told(&start).map(|ns| ns + IDLE_NS);
+    let idle = collector.wait_for(|received| told(received) >= over, PATIENCE)?;
     scene::upgrade_under_load(&mut machine, cast, super::CALM, |_| {})?;
     let trace = |received: &Received| received.traces().iter().any(|trace| trace.is_complete());
     let upgraded = collector.wait_for(trace, PATIENCE)?;
