@@ -6,6 +6,7 @@
 //! - [`clients`]: clients with raw sockets, polite and rude
 //! - [`echoes`]: a client that asks all the time
 //! - [`collector`]: an OpenTelemetry collector
+//! - [`rsyslog`]: a syslog server
 //! - [`prepared`]: the images under test
 //! - [`machine`]: the emulator that runs them
 //! - [`monitored`]: the same with QEMU's monitor
@@ -24,4 +25,5 @@ pub mod monitored;
 pub mod name_server;
 pub mod otlp;
 pub mod prepared;
+pub mod rsyslog;
 pub mod witness;
