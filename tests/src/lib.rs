@@ -8,6 +8,7 @@
 //! - [`collector`]: an OpenTelemetry collector
 //! - [`rsyslog`]: a syslog server
 //! - [`prepared`]: the images under test
+//! - [`browser`]: a browser without a window
 //! - [`machine`]: the emulator that runs them
 //! - [`monitored`]: the same with QEMU's monitor
 //! - [`name_server`]: a name server on a machine's network
@@ -15,6 +16,7 @@
 //! - [`matrix`]: every failure of a successor, and the table of how each ended
 
 pub mod broken;
+pub mod browser;
 pub mod clients;
 pub mod collector;
 pub mod echoes;

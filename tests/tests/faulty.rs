@@ -28,12 +28,11 @@ struct Scene {
 
 impl Scene {
     /// A machine whose collector has heard of it, and is well.
-    fn new(turn: Turn) -> Self {
+    fn new(turn: Turn, words: &str) -> Self {
         let collector = Collector::start("127.0.0.1:0").expect("a collector");
         let machine = Setup {
             append: format!(
-                "OTEL_EXPORTER_OTLP_ENDPOINT=http://10.0.2.2:{} OTEL_EXPORTER_OTLP_TIMEOUT={} \
-                 OTEL_METRIC_EXPORT_INTERVAL=2000",
+                "OTEL_EXPORTER_OTLP_ENDPOINT=http://10.0.2.2:{} OTEL_EXPORTER_OTLP_TIMEOUT={} {words}",
                 collector.address().port(),
                 TIMEOUT.as_millis()
             ),
@@ -153,7 +152,7 @@ fn count(points: &[Arc<Point>], path: &str, result: &str) -> u64 {
 
 #[test]
 fn each_fault_is_treated_as_it_should_be() {
-    let mut scene = Scene::new(Turn::Patient);
+    let mut scene = Scene::new(Turn::Patient, "OTEL_METRIC_EXPORT_INTERVAL=2000");
     let elsewhere = Collector::start("127.0.0.1:0").expect("another collector");
     let mut lost = 0;
 
@@ -289,7 +288,7 @@ fn each_fault_is_treated_as_it_should_be() {
 
 #[test]
 fn what_does_not_fit_is_dropped_and_told_later() {
-    let mut scene = Scene::new(Turn::Busy);
+    let mut scene = Scene::new(Turn::Busy, "");
     scene.misbehave(Fault::Refuse);
     let dropped = |status: &Value| status["telemetry"]["dropped"].as_u64().expect("a number");
     let deadline = Instant::now() + PATIENCE;
@@ -306,7 +305,7 @@ fn what_does_not_fit_is_dropped_and_told_later() {
     let last = scene.tell();
     assert_eq!(last.status, Some(200));
     scene.wait_for_points("instar.telemetry.requests", |points| {
-        count(points, "/v1/logs", "dropped") == requests
+        count(points, "/v1/logs", "dropped") >= requests
     });
     let came = scene.collector.with(|received| received.logs().count());
     assert!(came > 100, "only the oldest were dropped");
