@@ -11,6 +11,7 @@
 //! - [`browser`]: a browser without a window
 //! - [`machine`]: the emulator that runs them
 //! - [`monitored`]: the same with QEMU's monitor
+//! - [`name_server`]: a name server on a machine's network
 //! - [`otlp`]: what a machine sends to a collector, judged
 //! - [`matrix`]: every failure of a successor, and the table of how each ended
 
@@ -23,6 +24,7 @@ pub mod image;
 pub mod machine;
 pub mod matrix;
 pub mod monitored;
+pub mod name_server;
 pub mod otlp;
 pub mod prepared;
 pub mod rsyslog;

@@ -162,6 +162,7 @@ metrics! {
     EXPORTS = Counter "instar.telemetry.requests" ["{request}"], "Export requests by signal and result.";
     EXPORT_RETRIES = Counter "instar.telemetry.retries" ["{request}"], "Export requests that were sent again.";
     REJECTED_ITEMS = Counter "instar.telemetry.rejected_items" ["{item}"], "Points, records and spans that the collector refused in requests it accepted.";
+    DROPPED_RECORDS = Counter "instar.telemetry.dropped_records" ["{record}"], "Log records dropped before they became part of a request, since more than 128 had come.";
     EXPORT_CYCLES = Counter "instar.telemetry.cycles" ["{cycle}"], "Cycles of the time-stamp counter that export requests took to encode (traces: not measured) and to send, waiting not included.";
     EXPORT_QUEUE = UpDownCounter "instar.telemetry.queue.usage" ["By"], "Bytes that wait for the collector.";
 }

@@ -67,7 +67,10 @@ async fn encode(machine: &'static Machine, logs_every: Duration, metrics_every: 
             logs_at = now + logs_every;
         }
         if now >= metrics_at {
-            counted(Signal::Metrics, || queue_metrics(machine));
+            counted(Signal::Metrics, || {
+                queue_metrics(machine);
+                true
+            });
             metrics_at = now + metrics_every;
         }
         WORK.notify();
@@ -75,12 +78,13 @@ async fn encode(machine: &'static Machine, logs_every: Duration, metrics_every: 
     }
 }
 
-/// Encodes, and counts the cycles.
-fn counted(signal: Signal, encode: impl FnOnce()) {
+/// Encodes, and counts the cycles if there was something to encode.
+fn counted(signal: Signal, encode: impl FnOnce() -> bool) {
     let start = tsc();
-    encode();
-    let cycles = tsc().saturating_sub(start);
-    sink::with_exporter(|exporter| exporter.encoded(signal, cycles));
+    if encode() {
+        let cycles = tsc().saturating_sub(start);
+        sink::with_exporter(|exporter| exporter.encoded(signal, cycles));
+    }
 }
 
 /// Who sends.

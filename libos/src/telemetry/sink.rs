@@ -107,13 +107,13 @@ pub(super) fn undelivered(max_bytes: usize) -> Vec<(Signal, Vec<u8>)> {
     with_exporter(|exporter| exporter.undelivered(max_bytes)).unwrap_or_default()
 }
 
-/// Queues the log records that have come together.
-pub(super) fn queue_logs() {
+/// Queues the log records that have come together; whether there were any.
+pub(super) fn queue_logs() -> bool {
     let mut sink = SINK.lock();
-    let Some(sink) = sink.as_mut() else { return };
+    let Some(sink) = sink.as_mut() else { return false };
     let (kept, _) = records::take(Reader::Otlp);
     if kept.is_empty() {
-        return;
+        return false;
     }
     let records: Vec<logs::Record<'_>> = kept
         .iter()
@@ -130,4 +130,5 @@ pub(super) fn queue_logs() {
         Signal::Logs,
         logs::body(boot, time::unix(time::now()), &sink.resource, &records),
     );
+    true
 }

@@ -8,6 +8,7 @@ use log::warn;
 use super::exporter::Counters;
 use super::model::Family;
 use super::percent::hex;
+use super::records::{self, Reader};
 use super::resource::set_measurement;
 use super::sink::{self, Sink};
 use super::{Signal, flushes, instruments, metrics, otlp};
@@ -99,6 +100,7 @@ fn snapshot(machine: &Machine, telemetry: Counters) -> metrics::Snapshot {
         nmis: cpu::nmis(),
         blackout_ns: machine.last_blackout_ns(),
         flushes: flushes::read(),
+        dropped_records: records::missed(Reader::Otlp),
         telemetry,
     }
 }

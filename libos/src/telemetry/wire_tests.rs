@@ -93,6 +93,7 @@ pub(super) fn snapshot() -> Snapshot {
         security_floor: 12,
         machine_checks: 10,
         nmis: 11,
+        dropped_records: 12,
         blackout_ns: Some(12_000_000),
         flushes: [&[0, 2, 1][..], &[0, 0, 0]].map(|counts| Distribution {
             bounds: &[0.001, 0.01],

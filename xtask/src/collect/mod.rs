@@ -34,7 +34,7 @@ mod tests;
 mod upgrade;
 
 pub use fault::Fault;
-pub use received::{Counts, Item, Log, Point, Received, Source, Span};
+pub use received::{Arrival, Counts, Item, Log, Point, Received, Source, Span};
 pub use server::Collector;
 pub use trace::Trace;
 
