@@ -68,7 +68,11 @@ pub(crate) async fn finish(machine: &'static Machine, handover: Option<Handover>
         spawn_on(core, async {}).await;
     }
     let commit = time::now();
+    let was_on_trial = probation::is_on_trial();
     probation::commit().await;
+    if let Some(handover) = handover.as_ref().filter(|_| was_on_trial) {
+        telemetry::push::inherit(handover);
+    }
     // The predecessor does not come back to the connections that it kept.
     machine.network.forget_kept();
     take_over(memory::ranges_of(Owner::Predecessor)).await;

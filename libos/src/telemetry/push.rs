@@ -22,6 +22,7 @@ use crate::cpu::{CoreId, current, time};
 use crate::net::{Across, TcpOptions, TcpStream, default_network, resolve};
 use crate::replace::handover::Handover;
 use crate::replace::machine::Machine;
+use crate::replace::probation;
 use crate::start::Start;
 use crate::task::{sleep_until, spawn_on, timeout};
 
@@ -63,6 +64,8 @@ pub(crate) fn start(start: &Start, handover: Option<&Handover>, machine: &'stati
         measurement: hex(&machine.measurement().0),
         entered: start.entered,
     };
+    // On trial it stays with the predecessor, which would send it once more: [`inherit`].
+    let handover = handover.filter(|_| !probation::is_on_trial());
     let undelivered = handover.iter().flat_map(|handover| &handover.undelivered);
     let undelivered = undelivered
         .filter_map(|(signal, body)| Some((Signal::from_index(usize::from(*signal))?, body.clone())));
@@ -70,6 +73,16 @@ pub(crate) fn start(start: &Start, handover: Option<&Handover>, machine: &'stati
     info!("telemetry goes to {}", endpoint.authority);
     let last = current::online().iter().last().unwrap_or(CoreId::BOOT);
     spawn_on(last, run(machine, endpoint, headers)).detach();
+}
+
+/// Sends what a predecessor has left undelivered, now that it does not come back.
+pub(crate) fn inherit(handover: &Handover) {
+    for (signal, body) in &handover.undelivered {
+        if let Some(signal) = Signal::from_index(usize::from(*signal)) {
+            sink::with_exporter(|exporter| exporter.push(signal, body.clone()));
+        }
+    }
+    WORK.notify();
 }
 
 fn complain(error: &EndpointError) {
