@@ -61,7 +61,7 @@ fn committed<'a>(trace: &'a str, from: i64, cores: i64) -> Expected<'a> {
         from,
         phases: [&BEFORE[..], &AFTER[..]].concat(),
         cut_off: &[],
-        flushed: cores,
+        flushed: [0..cores, 0..cores].map(Iterator::collect),
     }
 }
 
@@ -163,9 +163,12 @@ fn an_upgrade_is_a_part_of_the_pipelines_trace() {
     }
 }
 
-/// Orders what is staged, and waits until the predecessor is back from it.
-fn fail(machine: &Machine) -> (String, Value) {
+/// Stages an image of this version, orders it, and waits until the predecessor is back from it.
+fn fail(machine: &Machine, elf: &[u8], version: &str) -> (String, Value) {
+    machine.stage(&Parts::signed(elf, version, &machine.prepared.release).pack());
     let trace = order(machine, NOTHING);
+    // Asking while nobody is there costs seconds of retransmission.
+    machine.wait_line(&format!("{version} gave the machine back"));
     let status = machine.wait_until("the predecessor", |status| {
         let last = &status["last_replacement"];
         last["trace_id"] == *trace && last["outcome"] == "rolled-back" && status["state"] == "serving"
@@ -195,20 +198,16 @@ fn a_rollback_tells_how_far_the_successor_came() {
             phases.sort_unstable();
             phases.dedup();
             let expected = Expected {
-                trace,
-                parent: "",
-                from: 1,
                 phases,
                 cut_off: &cut_off,
-                flushed: i64::from(cores),
+                ..committed(trace, 1, cores.into())
             };
             expected.wait(&collector)
         };
         let mut instances = Vec::new();
         for (moment, done, cut_off) in DEATHS {
             let version = format!("1.2.0-panic.{moment}");
-            machine.stage(&Parts::signed(elf, &version, &machine.prepared.release).pack());
-            let (trace, status) = fail(&machine);
+            let (trace, status) = fail(&machine, elf, &version);
             let spans = rolled_back(&trace, done, cut_off);
             let last = &status["last_replacement"];
             for span in last["spans"].as_array().expect("spans") {
@@ -233,8 +232,7 @@ fn a_rollback_tells_how_far_the_successor_came() {
         // Nothing of it ran.
         let mut elf = elf.clone();
         patch_entry(&mut elf, &[0x0f, 0x0b]);
-        machine.stage(&Parts::signed(&elf, "1.2.0", &machine.prepared.release).pack());
-        let (trace, _) = fail(&machine);
+        let (trace, _) = fail(&machine, &elf, "1.2.0-first");
         rolled_back(&trace, &[], &["jump"]);
 
         // And one that did all that it should.
