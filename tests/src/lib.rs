@@ -7,6 +7,7 @@
 //! - [`echoes`]: a client that asks all the time
 //! - [`collector`]: an OpenTelemetry collector
 //! - [`rsyslog`]: a syslog server
+//! - [`trace`]: whether the trace of a replacement is whole
 //! - [`prepared`]: the images under test
 //! - [`browser`]: a browser without a window
 //! - [`machine`]: the emulator that runs them
@@ -28,4 +29,5 @@ pub mod name_server;
 pub mod otlp;
 pub mod prepared;
 pub mod rsyslog;
+pub mod trace;
 pub mod witness;
