@@ -1,7 +1,7 @@
-//! An OpenTelemetry collector for one test: takes OTLP over HTTP, and remembers the spans.
+//! An OpenTelemetry collector for one test: takes OTLP over HTTP, and remembers spans and metrics.
 
 use opentelemetry_proto::tonic::{
-    collector::trace::v1::ExportTraceServiceRequest,
+    collector::{metrics::v1::ExportMetricsServiceRequest, trace::v1::ExportTraceServiceRequest},
     common::v1::{KeyValue, any_value::Value},
 };
 use prost::Message;
@@ -53,6 +53,7 @@ struct State {
     spans: Vec<Span>,
     requests: BTreeMap<String, usize>,
     broken: Vec<String>,
+    metrics: Vec<ExportMetricsServiceRequest>,
 }
 
 impl Collector {
@@ -104,6 +105,26 @@ impl Collector {
         }
         assert!(state.broken.is_empty(), "{:?}", state.broken);
         state.spans.clone()
+    }
+
+    /// Waits until the metrics that came are enough, and returns them in their order.
+    ///
+    /// # Panics
+    /// If they are not in time.
+    pub fn wait_for_metrics(
+        &self,
+        what: &str,
+        enough: impl Fn(&[ExportMetricsServiceRequest]) -> bool,
+    ) -> Vec<ExportMetricsServiceRequest> {
+        let deadline = Instant::now() + crate::machine::DEADLINE;
+        let mut state = self.received.state.lock().unwrap_or_else(PoisonError::into_inner);
+        while !enough(&state.metrics) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "{what} did not come");
+            let waited = self.received.more.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state.metrics.clone()
     }
 
     /// How often each path was posted to.
@@ -158,6 +179,12 @@ impl Received {
         if path == "/v1/traces" {
             match ExportTraceServiceRequest::decode(body) {
                 Ok(request) => state.spans.extend(spans(&request)),
+                Err(error) => state.broken.push(error.to_string()),
+            }
+        }
+        if path == "/v1/metrics" {
+            match ExportMetricsServiceRequest::decode(body) {
+                Ok(request) => state.metrics.push(request),
                 Err(error) => state.broken.push(error.to_string()),
             }
         }

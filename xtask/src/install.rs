@@ -147,6 +147,11 @@ pub fn ensure(tools: &[Tool], may_install: bool) -> Result<()> {
     Ok(())
 }
 
+/// Reads the lists of packages anew, where that is possible without asking for a password; whether that worked.
+pub(crate) fn update() -> Result<bool> {
+    privileges().map_or(Ok(false), |prefix| apt(prefix, &["apt-get", "update"]))
+}
+
 fn packages(missing: &[Tool]) -> Vec<&'static str> {
     let mut packages: Vec<_> = missing.iter().map(|tool| tool.package).collect();
     packages.sort_unstable();
