@@ -6,6 +6,7 @@
 //! - [`clients`]: clients with raw sockets, polite and rude
 //! - [`echoes`]: a client that asks all the time
 //! - [`collector`]: an OpenTelemetry collector
+//! - [`prometheus`]: a Prometheus that scrapes, and promtool
 //! - [`prepared`]: the images under test
 //! - [`machine`]: the emulator that runs them
 //! - [`monitored`]: the same with QEMU's monitor
@@ -20,4 +21,5 @@ pub mod machine;
 pub mod matrix;
 pub mod monitored;
 pub mod prepared;
+pub mod prometheus;
 pub mod witness;
