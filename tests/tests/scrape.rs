@@ -60,6 +60,8 @@ fn prometheus_sees_an_upgrade() {
     );
 
     machine.stage(&machine.prepared.new);
+    // What the successor will not come near.
+    prometheus.wait_for("system_network_io_bytes_total{network_io_direction=\"receive\"} > 500000");
     machine.replace();
     machine.assert_answers();
     prometheus.wait_for("instar_build_info{version=\"1.1.0\"} == 1");
@@ -74,7 +76,7 @@ fn prometheus_sees_an_upgrade() {
     for (question, why) in [
         ("resets(hello_requests_total[10m]) == 1", "an instar's own count"),
         (
-            "resets(system_network_io_bytes_total[10m]) == 1",
+            "resets(system_network_io_bytes_total{network_io_direction=\"receive\"}[10m]) == 1",
             "an instar's own count",
         ),
         (
