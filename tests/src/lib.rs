@@ -7,12 +7,16 @@
 //! - [`echoes`]: a client that asks all the time
 //! - [`collector`]: an OpenTelemetry collector
 //! - [`prometheus`]: a Prometheus that scrapes, and promtool
+//! - [`rsyslog`]: a syslog server
 //! - [`prepared`]: the images under test
+//! - [`browser`]: a browser without a window
 //! - [`machine`]: the emulator that runs them
 //! - [`monitored`]: the same with QEMU's monitor
+//! - [`otlp`]: what a machine sends to a collector, judged
 //! - [`matrix`]: every failure of a successor, and the table of how each ended
 
 pub mod broken;
+pub mod browser;
 pub mod clients;
 pub mod collector;
 pub mod echoes;
@@ -20,6 +24,8 @@ pub mod image;
 pub mod machine;
 pub mod matrix;
 pub mod monitored;
+pub mod otlp;
 pub mod prepared;
 pub mod prometheus;
+pub mod rsyslog;
 pub mod witness;

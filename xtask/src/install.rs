@@ -5,6 +5,8 @@ use anyhow::{Context, Result};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+pub mod python;
+
 /// A program and the Debian package that brings it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tool {
@@ -68,8 +70,9 @@ pub const FOR_BOCHS: &[Tool] = &[
     MTOOLS,
 ];
 
-/// What the tests need: both emulators, a boot medium with GRUB, for BIOS and for UEFI, a UEFI to boot it, and clients for
-/// RESP.
+/// What the tests need: both emulators, a boot medium with GRUB, for BIOS and for UEFI, a UEFI to boot it, clients for RESP, a
+/// browser, and a syslog server. (Installed on a whole Debian, that one also begins to collect its computer's log; tests start
+/// their own.)
 pub const FOR_TESTS: &[Tool] = &[
     QEMU,
     BOCHS,
@@ -92,6 +95,18 @@ pub const FOR_TESTS: &[Tool] = &[
         program: "redis-cli",
         package: "redis-tools",
     },
+    Tool {
+        program: "/usr/sbin/rsyslogd",
+        package: "rsyslog",
+    },
+    Tool {
+        program: "chromium",
+        package: "chromium",
+    },
+    Tool {
+        program: "chromedriver",
+        package: "chromium-driver",
+    },
 ];
 
 /// Sees to it that all `tools` are there.
@@ -100,11 +115,13 @@ pub const FOR_TESTS: &[Tool] = &[
 /// With [`Exit::MissingProgram`] and the exact command, where something is missing and `may_install` is false, there is no
 /// way to install it, or installing failed.
 pub fn ensure(tools: &[Tool], may_install: bool) -> Result<()> {
-    let missing: Vec<Tool> = tools
-        .iter()
-        .copied()
-        .filter(|tool| find(tool.program).is_none())
-        .collect();
+    let is_missing = |tool: &Tool| find(tool.program).is_none();
+    ensure_by(tools, may_install, is_missing)
+}
+
+/// As [`ensure`], for what is missing where `is_missing` says so.
+fn ensure_by(tools: &[Tool], may_install: bool, is_missing: impl Fn(&Tool) -> bool) -> Result<()> {
+    let missing: Vec<Tool> = tools.iter().copied().filter(&is_missing).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -141,7 +158,7 @@ pub fn ensure(tools: &[Tool], may_install: bool) -> Result<()> {
     // A machine that was never updated knows no packages, and one whose lists are old asks for files that are gone.
     let installed =
         apt(prefix, &install)? || (apt(prefix, &["apt-get", "update"])? && apt(prefix, &install)?);
-    if !installed || missing.iter().any(|tool| find(tool.program).is_none()) {
+    if !installed || missing.iter().any(is_missing) {
         return needed(", and installing it failed (see above)".to_owned(), as_root);
     }
     Ok(())

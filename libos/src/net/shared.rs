@@ -130,6 +130,11 @@ impl Shared {
         self.with(|stack| stack.first_answer())
     }
 
+    /// The same, if nobody works on the stack just now: takes no lock that it would have to wait for.
+    pub fn try_first_answer(&self) -> Option<Instant> {
+        self.stack.try_lock()?.first_answer()
+    }
+
     /// From now on requests for connections are dropped without an answer: the peers ask again, and a successor
     /// answers. Only listeners with `to_the_end` go on, until [`Shared::cut_late`]. Open connections and those waiting to be accepted go on; HTTP connections are closed when the request under
     /// way has been answered, those without one at once.

@@ -10,7 +10,6 @@ use log::info;
 use spin::Mutex;
 
 use super::error::{Code, Refusal};
-use super::hex;
 use super::history::History;
 use super::measured::Measurements;
 use super::order::{Expected, Nonce, Order};
@@ -211,10 +210,6 @@ impl Machine {
                 .take()
                 .ok_or_else(|| Refusal::new(Code::NothingStaged, "no image is staged"))?;
             state.activity = Activity::Replacing;
-            info!(
-                "order accepted: replace by image {}",
-                hex(&staged.manifest.elf.sha256)
-            );
             Ok(staged)
         })
     }

@@ -293,22 +293,29 @@ impl Builder<'_> {
 
     fn telemetry(&mut self) {
         let counters = self.snapshot.telemetry;
-        let requests = Signal::ALL.into_iter().flat_map(|signal| {
-            [
-                ("delivered", counters.delivered),
-                ("rejected", counters.rejected),
-                ("dropped", counters.dropped),
-            ]
-            .map(|(result, counts)| {
-                let signal_name = Some((names::SIGNAL, Label::Text(signal.name())));
-                let result = Some((names::RESULT, Label::Text(result)));
-                ([signal_name, result], counts[signal.index()].into())
-            })
-        });
-        self.family(names::EXPORTS, requests);
+        let requests = [
+            ("delivered", counters.delivered),
+            ("rejected", counters.rejected),
+            ("dropped", counters.dropped),
+        ];
+        self.by_signal(names::EXPORTS, names::RESULT, &requests);
         self.number(names::EXPORT_RETRIES, counters.retries);
         self.number(names::REJECTED_ITEMS, counters.rejected_items);
         self.number(names::EXPORT_QUEUE, counters.queued_bytes);
+        let cycles = [("encode", counters.encode_cycles), ("send", counters.send_cycles)];
+        self.by_signal(names::EXPORT_CYCLES, names::STEP, &cycles);
+    }
+
+    /// Numbers by signal, and by one thing more.
+    fn by_signal(&mut self, metric: Metric, attribute: Attribute, numbers: &[(&'static str, [u64; 3])]) {
+        let points = Signal::ALL.into_iter().flat_map(|signal| {
+            numbers.iter().map(move |(value, numbers)| {
+                let signal_name = Some((names::SIGNAL, Label::Text(signal.name())));
+                let value = Some((attribute, Label::Text(value)));
+                ([signal_name, value], numbers[signal.index()].into())
+            })
+        });
+        self.family(metric, points);
     }
 
     fn number(&mut self, metric: Metric, number: u64) {

@@ -132,6 +132,7 @@ attributes! {
     KEYID_KIND = "instar.keyid.kind", "`mktme` or `tdx`.";
     FLUSH_MOMENT = "instar.flush.moment", "`stop` (nobody is served meanwhile) or `early` (before that).";
     SIGNAL = "instar.telemetry.signal", "`metrics`, `logs` or `traces`.";
+    STEP = "instar.telemetry.step", "`encode` or `send`.";
     RESULT = "instar.telemetry.result", "`delivered`, `rejected` (by the collector) or `dropped` (here).";
 }
 
@@ -161,6 +162,7 @@ metrics! {
     EXPORTS = Counter "instar.telemetry.requests" ["{request}"], "Export requests by signal and result.";
     EXPORT_RETRIES = Counter "instar.telemetry.retries" ["{request}"], "Export requests that were sent again.";
     REJECTED_ITEMS = Counter "instar.telemetry.rejected_items" ["{item}"], "Points, records and spans that the collector refused in requests it accepted.";
+    EXPORT_CYCLES = Counter "instar.telemetry.cycles" ["{cycle}"], "Cycles of the time-stamp counter that export requests took to encode (traces: not measured) and to send, waiting not included.";
     EXPORT_QUEUE = UpDownCounter "instar.telemetry.queue.usage" ["By"], "Bytes that wait for the collector.";
 }
 

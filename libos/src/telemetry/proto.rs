@@ -225,8 +225,13 @@ pub struct LogRecord {
     pub severity_text: String,
     #[prost(message, optional, tag = "5")]
     pub body: Option<AnyValue>,
+    /// W3C's trace flags in the low byte.
+    #[prost(fixed32, tag = "8")]
+    pub flags: u32,
     #[prost(bytes = "vec", tag = "9")]
     pub trace_id: Vec<u8>,
+    #[prost(bytes = "vec", tag = "10")]
+    pub span_id: Vec<u8>,
     #[prost(fixed64, tag = "11")]
     pub observed_time_unix_nano: u64,
 }
@@ -277,7 +282,15 @@ pub struct Span {
     pub events: Vec<Event>,
     #[prost(message, optional, tag = "15")]
     pub status: Option<Status>,
+    /// W3C's trace flags in the low byte, and `SpanFlags`.
+    #[prost(fixed32, tag = "16")]
+    pub flags: u32,
 }
+
+/// `SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK`: the next bit is told.
+pub const SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE: u32 = 0x100;
+/// `SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK`: the parent is another process's.
+pub const SPAN_FLAGS_CONTEXT_IS_REMOTE: u32 = 0x200;
 
 /// `SPAN_KIND_INTERNAL`.
 pub const SPAN_KIND_INTERNAL: i32 = 1;

@@ -5,7 +5,7 @@ use super::metrics::{Chunks, Core, KeyIds, Network, Replacements, Snapshot};
 use super::model::Distribution;
 use super::names::{self, Kind};
 use super::resource::{Identity, resource, uuid_v4};
-use super::span::{Event, Outcome, Span, SpanId, TraceId, traceparent};
+use super::span::{Context, Event, Outcome, Span, SpanId, TraceId, traceparent};
 use super::{Resource, logs, metrics, otlp, span};
 use crate::confidential::module::Module;
 use crate::confidential::platform::{Platform, Role, Vendor};
@@ -20,15 +20,15 @@ use opentelemetry_proto::tonic::trace::v1::{span::SpanKind, status::StatusCode};
 use proptest::prelude::*;
 use prost::Message;
 
-const BOOT: u64 = 1_700_000_000_000_000_000;
+pub(super) const BOOT: u64 = 1_700_000_000_000_000_000;
 
-fn instar(generation: u64) -> Resource {
+pub(super) fn instar(generation: u64) -> Resource {
     resource(&Identity {
         service_name: "",
         image_name: "hello",
         image_version: "1.0.0",
         revision: "",
-        instance_id: uuid_v4([generation as u8; 16]),
+        instance_id: Some(uuid_v4([generation as u8; 16])),
         generation,
         host_id: "host",
         measurement: "",
@@ -242,13 +242,17 @@ fn histograms_as_the_specification_has_them() {
 #[test]
 fn logs_by_scope_and_bounded() {
     let long = "ä".repeat(2000);
-    let trace_id = Some(TraceId::new([7; 16]));
+    let trace = Some(Context {
+        trace_id: TraceId::new([7; 16]),
+        span_id: SpanId::new([8; 8]),
+        flags: 3,
+    });
     let record = |machine_ns, level, target, message| logs::Record {
         machine_ns,
         level,
         target,
         message,
-        trace_id,
+        trace,
     };
     let records = [
         record(1, log::Level::Info, "net", "up"),
@@ -269,7 +273,10 @@ fn logs_by_scope_and_bounded() {
         (BOOT + 1, BOOT + 10)
     );
     assert_eq!((first.severity_number, first.severity_text.as_str()), (9, "INFO"));
-    assert_eq!(first.trace_id, [7; 16]);
+    assert_eq!(
+        (&first.trace_id[..], &first.span_id[..], first.flags),
+        (&[7; 16][..], &[8; 8][..], 3)
+    );
     let Some(Any::StringValue(text)) = scopes[1].log_records[0].body.clone().and_then(|any| any.value) else {
         panic!("no text")
     };
@@ -279,13 +286,13 @@ fn logs_by_scope_and_bounded() {
 
 #[test]
 fn spans_of_both_instars_in_one_trace() {
-    let trace = TraceId::new([3; 16]);
+    let (trace, whole) = (TraceId::new([3; 16]), SpanId::new([4; 8]));
     let span = |name, generation, index, start, end| {
         Span::new(
             name,
             trace,
-            trace.span_id(generation, index),
-            Some(trace.root()),
+            whole.part(generation, index),
+            Some(whole),
             start,
             end,
         )
@@ -299,7 +306,7 @@ fn spans_of_both_instars_in_one_trace() {
         attributes: vec![(names::ERROR_TYPE, "x".into())],
     });
     flush.outcome = Outcome::Error("slow".into());
-    let root = Span::new("replace", trace, trace.root(), None, 10, 60);
+    let root = Span::new("replace", trace, whole, None, 10, 60);
     let before = [root, flush];
     let after = [span("start", 2, 0, 50, 40)];
     let (one, two) = (instar(1), instar(2));
@@ -347,14 +354,16 @@ fn spans_of_both_instars_in_one_trace() {
 
 #[test]
 fn span_ids_are_stable_and_distinct() {
-    let trace = TraceId::new([9; 16]);
-    assert_eq!(trace.span_id(2, 5), TraceId::new([9; 16]).span_id(2, 5));
-    let mut ids: Vec<_> = (0..50)
-        .flat_map(|g| (0..50).map(move |i| trace.span_id(g, i).bytes()))
-        .collect();
+    let parts = |whole: [u8; 8]| {
+        let whole = SpanId::new(whole);
+        (0..50).flat_map(move |generation| (0..50).map(move |index| whole.part(generation, index).bytes()))
+    };
+    assert_eq!(parts([9; 8]).nth(7), parts([9; 8]).nth(7));
+    // Two replacements may be of one trace, in one machine or in two.
+    let mut ids: Vec<_> = parts([9; 8]).chain(parts([10; 8])).collect();
     ids.sort_unstable();
     ids.dedup();
-    assert_eq!(ids.len(), 2500);
+    assert_eq!(ids.len(), 5000);
     assert_ne!(TraceId::new([0; 16]).bytes(), [0; 16]);
     assert_ne!(SpanId::new([0; 8]).bytes(), [0; 8]);
 }
@@ -362,10 +371,14 @@ fn span_ids_are_stable_and_distinct() {
 #[test]
 fn trace_context() {
     let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-    let (trace, parent) = traceparent(header).expect("valid");
+    let client = traceparent(header).expect("valid");
     assert_eq!(
-        (trace.text().as_str(), parent.text().as_str()),
-        ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7")
+        (
+            client.trace_id.text().as_str(),
+            client.span_id.text().as_str(),
+            client.flags
+        ),
+        ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", 1)
     );
     assert!(traceparent(&(header.replacen("00", "cc", 1) + "-more")).is_some());
     for bad in [
