@@ -1,7 +1,10 @@
-//! An OpenTelemetry collector for one test: takes OTLP over HTTP, and remembers spans and log records.
+//! An OpenTelemetry collector for one test: takes OTLP over HTTP, and remembers spans, log records and metrics.
 
 use opentelemetry_proto::tonic::{
-    collector::{logs::v1::ExportLogsServiceRequest, trace::v1::ExportTraceServiceRequest},
+    collector::{
+        logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest,
+        trace::v1::ExportTraceServiceRequest,
+    },
     common::v1::{KeyValue, any_value::Value},
     trace::v1::status::StatusCode,
 };
@@ -126,6 +129,7 @@ struct State {
     logs: Vec<Log>,
     requests: BTreeMap<String, usize>,
     broken: Vec<String>,
+    metrics: Vec<ExportMetricsServiceRequest>,
 }
 
 impl Collector {
@@ -190,6 +194,26 @@ impl Collector {
         state.clone()
     }
 
+    /// Waits until the metrics that came are enough, and returns them in their order.
+    ///
+    /// # Panics
+    /// If they are not in time.
+    pub fn wait_for_metrics(
+        &self,
+        what: &str,
+        enough: impl Fn(&[ExportMetricsServiceRequest]) -> bool,
+    ) -> Vec<ExportMetricsServiceRequest> {
+        let deadline = Instant::now() + crate::machine::DEADLINE;
+        let mut state = self.received.state.lock().unwrap_or_else(PoisonError::into_inner);
+        while !enough(&state.metrics) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "{what} did not come");
+            let waited = self.received.more.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state.metrics.clone()
+    }
+
     /// How often each path was posted to.
     #[must_use]
     pub fn requests(&self) -> BTreeMap<String, usize> {
@@ -248,6 +272,12 @@ impl Received {
         if path == "/v1/logs" {
             match ExportLogsServiceRequest::decode(body) {
                 Ok(request) => state.logs.extend(logs(&request)),
+                Err(error) => state.broken.push(error.to_string()),
+            }
+        }
+        if path == "/v1/metrics" {
+            match ExportMetricsServiceRequest::decode(body) {
+                Ok(request) => state.metrics.push(request),
                 Err(error) => state.broken.push(error.to_string()),
             }
         }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`cli`] | the command line, and what each verb prints |
 //! | [`exit`] | exit codes and errors that say what to do |
-//! | [`install`] | programs that must be there |
+//! | [`install`], [`unpack`] | programs that must be there |
 //! | [`workspace`], [`build`], [`elf_check`] | from the source to a checked ELF |
 //! | [`keys`], [`image`], [`order`] | key pairs, and what is signed with them |
 //! | [`machine`] | a virtual machine: started, watched, ended whatever happens |
@@ -36,5 +36,6 @@ pub mod soak;
 pub mod stats;
 pub mod timeline;
 pub mod trace_context;
+pub mod unpack;
 pub mod upgrade;
 pub mod workspace;
