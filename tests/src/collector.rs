@@ -53,6 +53,8 @@ struct State {
     spans: Vec<Span>,
     requests: BTreeMap<String, usize>,
     broken: Vec<String>,
+    /// All bodies, one behind the other.
+    bytes: Vec<u8>,
 }
 
 impl Collector {
@@ -104,6 +106,13 @@ impl Collector {
         }
         assert!(state.broken.is_empty(), "{:?}", state.broken);
         state.spans.clone()
+    }
+
+    /// Whether these bytes were in a body that came.
+    #[must_use]
+    pub fn has_received(&self, bytes: &[u8]) -> bool {
+        let state = self.received.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.bytes.windows(bytes.len()).any(|window| window == bytes)
     }
 
     /// How often each path was posted to.
@@ -161,6 +170,7 @@ impl Received {
                 Err(error) => state.broken.push(error.to_string()),
             }
         }
+        state.bytes.extend_from_slice(body);
         *state.requests.entry(path).or_default() += 1;
         self.more.notify_all();
     }
