@@ -3,30 +3,44 @@
 //! Everything here is pure: no device, no clock, no socket. Time is an argument, randomness a seed, and the caller
 //! moves the bytes:
 //!
-//! 1. [`metrics::body`], [`logs::body`] and [`span::body`] encode one request each;
+//! 1. [`otlp::body`], [`logs::body`] and [`span::body`] encode one request each;
 //! 2. [`exporter::Exporter::push`] queues it, within bounds;
 //! 3. the caller's loop asks [`exporter::Exporter::next`] what to do, writes [`http_request::request_head`] and the
 //!    body to a socket, feeds what comes back to a [`http_request::ResponseParser`], and reports to the exporter.
 //!
-//! What may leave the machine is listed in [`names`], and nowhere else.
+//! Metrics go two ways: [`metrics::families`] makes families of points of a snapshot, [`otlp`] writes them for a collector, and
+//! [`prometheus`] for who comes and asks. What may leave the machine is listed in [`names`]; an application's own metrics are
+//! made with [`Counter`], [`Gauge`] and [`Histogram`].
 
 pub mod config;
 pub mod exporter;
+pub(crate) mod flushes;
+mod histogram;
+mod http_date;
 pub mod http_request;
+pub mod instruments;
 pub mod logs;
 pub mod metrics;
+pub mod model;
 pub mod names;
+pub mod otlp;
 mod percent;
+#[cfg(feature = "prometheus")]
+pub mod prometheus;
 mod proto;
 pub(crate) mod push;
 pub mod queue;
 pub(crate) mod records;
 pub mod resource;
+#[cfg(feature = "prometheus")]
+mod scrape;
 pub mod settings;
 pub(crate) mod sink;
 mod snapshot;
 pub mod span;
+pub mod story;
 pub mod syslog;
+mod units;
 pub(crate) mod upgrade;
 
 #[cfg(test)]
@@ -34,9 +48,20 @@ mod exporter_tests;
 #[cfg(test)]
 mod http_request_tests;
 #[cfg(test)]
+mod instruments_tests;
+#[cfg(all(test, feature = "prometheus"))]
+mod manual_tests;
+#[cfg(all(test, feature = "prometheus"))]
+mod prometheus_tests;
+#[cfg(test)]
+mod story_tests;
+#[cfg(test)]
 mod wire_tests;
 
+pub use instruments::{Counter, Gauge, Histogram};
 pub use proto::{Resource, Value};
+#[cfg(feature = "prometheus")]
+pub(crate) use scrape::scrape;
 
 use alloc::vec::Vec;
 
@@ -50,17 +75,17 @@ use records::Reader;
 /// Starts to send what the command line or the manifest asks for, what a predecessor could not deliver first.
 pub(crate) fn start(start: &Start, handover: Option<&Handover>, machine: &'static Machine) {
     let manifest = identity().manifest();
-    let settings = settings::Settings::read(&start.options.telemetry, &manifest.environment);
+    let mut settings = settings::Settings::read(&start.options.telemetry, &manifest.environment);
     for ignored in &settings.ignored {
         warn!("telemetry: {ignored}");
     }
-    match settings.otlp {
-        Some(otlp) => push::start(otlp, start.entered, handover, machine),
-        None => records::close(Reader::Otlp),
-    }
-    match settings.syslog {
+    match settings.syslog.take() {
         Some(server) => syslog::push::start(server, handover, machine),
         None => records::close(Reader::Syslog),
+    }
+    match settings.otlp.take() {
+        Some(otlp) => push::start(settings, otlp, handover, machine),
+        None => records::close(Reader::Otlp),
     }
 }
 

@@ -11,7 +11,8 @@ use log::Level;
 use spin::Mutex;
 
 use super::logs::MAX_MESSAGE;
-use super::span::TraceId;
+use super::span::Context;
+use super::upgrade;
 use crate::cpu::time;
 
 /// Records kept.
@@ -30,8 +31,8 @@ pub(super) struct Record {
     pub target: String,
     /// At most [`MAX_MESSAGE`] bytes.
     pub message: String,
-    /// The replacement that it belongs to.
-    pub trace_id: Option<TraceId>,
+    /// The replacement that it belongs to: its root span.
+    pub trace: Option<Context>,
 }
 
 /// Who reads.
@@ -121,7 +122,7 @@ pub(crate) fn keep(now: time::Instant, record: &log::Record<'_>) {
         level: record.level(),
         target: shortened(record.target().into(), MAX_TARGET),
         message: shortened(format!("{}", record.args()), MAX_MESSAGE),
-        trace_id: None,
+        trace: upgrade::under_way(),
     };
     RING.lock().push(record);
 }
@@ -161,7 +162,7 @@ mod tests {
             level: Level::Info,
             target: String::new(),
             message: String::new(),
-            trace_id: None,
+            trace: None,
         }
     }
 

@@ -80,10 +80,6 @@ pub struct Otlp {
     pub endpoint: Endpoint,
     /// Headers of each request. Their values are secrets: this type has no `Debug`.
     pub headers: Vec<(String, String)>,
-    /// `OTEL_SERVICE_NAME`; empty if it is not given.
-    pub service_name: String,
-    /// `OTEL_RESOURCE_ATTRIBUTES`.
-    pub attributes: Vec<(String, String)>,
     /// The longest that a request may take.
     pub timeout: Duration,
     /// The time between two looks at the metrics.
@@ -95,6 +91,10 @@ pub struct Otlp {
 /// All of it.
 #[derive(Default)]
 pub struct Settings {
+    /// `OTEL_SERVICE_NAME`; empty if it is not given.
+    pub service_name: String,
+    /// `OTEL_RESOURCE_ATTRIBUTES`.
+    pub attributes: Vec<(String, String)>,
     /// `None`: nothing is sent by OTLP.
     pub otlp: Option<Otlp>,
     /// `None`: nothing is sent by syslog.
@@ -136,6 +136,10 @@ impl Settings {
                 "it is not one of telemetry's keys",
             );
         }
+        settings.service_name = given(SERVICE_NAME).unwrap_or_default();
+        settings.attributes = reader
+            .value(RESOURCE_ATTRIBUTES, config::resource_attributes)
+            .unwrap_or_default();
         settings.syslog = reader.value(SYSLOG, config::server);
         settings.otlp = reader.otlp();
         settings
@@ -158,10 +162,6 @@ impl Reader<'_> {
         Some(Otlp {
             endpoint,
             headers: self.value(HEADERS, config::headers).unwrap_or_default(),
-            service_name: (self.given)(SERVICE_NAME).unwrap_or_default(),
-            attributes: self
-                .value(RESOURCE_ATTRIBUTES, config::resource_attributes)
-                .unwrap_or_default(),
             timeout: self.value(TIMEOUT, span).unwrap_or(milliseconds(10_000)),
             metrics_every: self.value(METRICS_EVERY, span).unwrap_or(milliseconds(10_000)),
             logs_every: self.value(LOGS_EVERY, span).unwrap_or(milliseconds(1000)),
@@ -220,7 +220,7 @@ mod tests {
         );
         let otlp = settings.otlp.expect("an endpoint");
         assert_eq!(otlp.endpoint.authority, "here:4318");
-        assert_eq!(otlp.service_name, "", "undone");
+        assert_eq!(settings.service_name, "", "undone");
         assert_eq!(otlp.logs_every, Duration::from_millis(50));
         assert_eq!(
             settings.syslog.map(|server| server.name).as_deref(),

@@ -23,7 +23,6 @@ pub(super) struct Sink {
     pub attributes: Vec<(String, String)>,
     pub service_name: String,
     pub host_id: String,
-    pub entered: time::Instant,
 }
 
 static SINK: Mutex<Option<Sink>> = Mutex::new(None);
@@ -38,7 +37,6 @@ pub(super) struct Labels {
     pub attributes: Vec<(String, String)>,
     pub host_id: String,
     pub measurement: String,
-    pub entered: time::Instant,
 }
 
 /// Starts to collect for a collector, with what a predecessor could not deliver.
@@ -50,14 +48,13 @@ pub(super) fn open(labels: Labels, undelivered: Vec<(Signal, Vec<u8>)>) {
         attributes,
         host_id,
         measurement,
-        entered,
     } = labels;
     let of_this_instar = resource(&Identity {
         service_name: &service_name,
         image_name: &image.name,
         image_version: &image.version,
         revision: &image.revision,
-        instance_id: identity().instance_id,
+        instance_id: Some(identity().instance_id),
         generation: identity().generation.into(),
         host_id: &host_id,
         measurement: &measurement,
@@ -76,7 +73,6 @@ pub(super) fn open(labels: Labels, undelivered: Vec<(Signal, Vec<u8>)>) {
         attributes,
         service_name,
         host_id,
-        entered,
     });
 }
 
@@ -126,7 +122,7 @@ pub(super) fn queue_logs() {
             level: kept.level,
             target: &kept.target,
             message: &kept.message,
-            trace_id: kept.trace_id,
+            trace: kept.trace,
         })
         .collect();
     let boot = time::unix(time::Instant(0));

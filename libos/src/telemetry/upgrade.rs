@@ -1,158 +1,182 @@
-//! The spans of one replacement: what is told when an order was accepted, and when it has ended.
+//! The trace of a replacement is told by the instar that is left at its end; while it is under way, log records carry its ids.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 
+use spin::Mutex;
+
+use super::percent::hex;
 use super::resource::{Identity, resource};
 use super::sink::{self, Sink, WORK};
 use super::snapshot::queue_metrics;
-use super::span::{self, SpanId, TraceId};
-use super::{Signal, names};
+use super::span::{self, Context};
+use super::story::{self, Facts};
+use super::{Resource, Signal};
 use crate::confidential;
-use crate::cpu::time;
-use crate::replace::handover::Handover;
+use crate::cpu::time::{self, Instant};
+use crate::cpu::{current, stop};
+use crate::replace::handover::{Handover, Predecessor};
 use crate::replace::machine::Machine;
-use crate::replace::timeline::{self, Phase, Timeline};
+use crate::replace::successor::record_first_answer;
+use crate::replace::timeline::Timeline;
 use crate::start::identity;
 
-/// An order was accepted: the spans of what came before it.
-pub(crate) fn replacement_begins(machine: &Machine, timeline: &Timeline) {
-    let before = [Phase::Receive, Phase::Verify, Phase::Stage];
-    queue_spans(|sink| {
-        let spans = spans(timeline, |span| before.contains(&span.name));
-        span::body(time::unix(time::Instant(0)), &[(&sink.resource, &spans)])
-    });
+/// The root span of the replacement that is under way.
+static UNDER_WAY: Mutex<Option<Context>> = Mutex::new(None);
+
+/// A commit whose story has not been told: it may wait for the first answer.
+static UNTOLD: Mutex<Option<Committed>> = Mutex::new(None);
+
+struct Committed {
+    predecessor: Predecessor,
+    generation: u32,
+    timeline: Timeline,
+    network_up: Instant,
+}
+
+/// What is known of an image that gave the machine back, besides its story.
+pub(crate) struct Successor {
+    pub name: String,
+    pub version: String,
+    pub elf_bytes: u64,
+}
+
+/// The replacement that a log record belongs to which is made now.
+pub(crate) fn under_way() -> Option<Context> {
+    *UNDER_WAY.lock()
+}
+
+/// Log records belong to this replacement from now on.
+pub(crate) fn begins(timeline: &Timeline) {
+    *UNDER_WAY.lock() = Some(timeline.root());
+}
+
+/// A replacement ended; unless another has begun since, log records belong to none any more.
+fn ended(timeline: &Timeline) {
+    let mut under_way = UNDER_WAY.lock();
+    if *under_way == Some(timeline.root()) {
+        *under_way = None;
+    }
+}
+
+/// An order was accepted. What is untold goes to the successor with all that the collector has not taken; and the collector
+/// hears of the order before the blackout, by log records, in case that nobody is left to tell more.
+pub(crate) fn replacement_begins(machine: &Machine) {
+    tell_committed(machine);
+    sink::queue_logs();
     queue_metrics(machine);
+    WORK.notify();
 }
 
 /// A replacement ended before the jump, or the successor gave the machine back: why is in the timeline, and `kind` names it.
-pub(crate) fn replacement_failed(machine: &Machine, timeline: &Timeline, kind: &'static str) {
-    queue_spans(|sink| {
-        let before = [Phase::Receive, Phase::Verify, Phase::Stage];
-        let mut spans = spans(timeline, |span| !before.contains(&span.name));
-        spans.extend(flushes(timeline, identity().generation));
-        let mut root = root(timeline);
-        root.outcome = span::Outcome::Error(timeline.reason.clone());
-        spans.push(root.with(names::ERROR_TYPE, kind));
-        span::body(time::unix(time::Instant(0)), &[(&sink.resource, &spans)])
+pub(crate) fn replacement_failed(
+    machine: &Machine,
+    timeline: &Timeline,
+    successor: &Successor,
+    kind: &'static str,
+) {
+    let facts = facts(machine, successor.elf_bytes, Some(kind));
+    let me = identity().generation;
+    queue(|sink| {
+        let mut ours = story::parts(timeline, me, &facts);
+        ours.push(story::root(timeline, &facts));
+        let theirs = story::parts(timeline, me + 1, &facts);
+        let its = Instar {
+            name: &successor.name,
+            version: &successor.version,
+            instance_id: stop::pen().and_then(|pen| pen.instance()),
+            generation: me + 1,
+            measurement: &hex(&machine.measurement().0),
+        };
+        body(&[(&of(sink, &its), &theirs), (&sink.resource, &ours)])
     });
+    ended(timeline);
     queue_metrics(machine);
 }
 
-/// A replacement was committed: what the predecessor could not tell any more, and what this instar did.
-pub(crate) fn replacement_committed(machine: &Machine, predecessor: &Handover, timeline: &Timeline) {
-    queue_spans(|sink| {
-        let of_predecessor = resource(&Identity {
-            service_name: &sink.service_name,
-            image_name: &predecessor.predecessor.name,
-            image_version: &predecessor.predecessor.version,
-            revision: "",
-            instance_id: predecessor.predecessor.instance_id,
-            generation: predecessor.generation.into(),
-            host_id: &sink.host_id,
+/// A replacement was committed. Its story is told when somebody has been answered, or is not waited for any more, or when the
+/// next one begins: [`tell_committed`].
+pub(crate) fn committed(predecessor: &Handover, timeline: &Timeline, network_up: Instant) {
+    *UNTOLD.lock() = Some(Committed {
+        predecessor: predecessor.predecessor.clone(),
+        generation: predecessor.generation,
+        timeline: timeline.clone(),
+        network_up,
+    });
+}
+
+/// Tells of the commit that has not been told of.
+pub(crate) fn tell_committed(machine: &Machine) {
+    let Some(mut committed) = UNTOLD.lock().take() else {
+        return;
+    };
+    record_first_answer(&mut committed.timeline, machine, committed.network_up);
+    let Committed {
+        predecessor,
+        generation,
+        timeline,
+        ..
+    } = committed;
+    let facts = facts(machine, identity().manifest().elf.size, None);
+    queue(|sink| {
+        let its = Instar {
+            name: &predecessor.name,
+            version: &predecessor.version,
+            instance_id: Some(predecessor.instance_id),
+            generation,
             measurement: "",
-            platform: confidential::platform(),
-            tdx_module: confidential::tdx_module(),
-            attributes: &sink.attributes,
-        });
-        let late = [
-            Phase::EarlyFlush,
-            Phase::Quiesce,
-            Phase::Reset,
-            Phase::Stop,
-            Phase::Flush,
-            Phase::Jump,
-        ];
-        let mut theirs = spans(timeline, |span| {
-            span.generation == predecessor.generation && late.contains(&span.name)
-        });
-        theirs.extend(flushes(timeline, predecessor.generation));
-        let mut ours = spans(timeline, |span| span.generation == identity().generation);
-        ours.push(root(timeline));
-        span::body(
-            time::unix(time::Instant(0)),
-            &[(&of_predecessor, &theirs), (&sink.resource, &ours)],
-        )
+        };
+        let theirs = story::parts(&timeline, generation, &facts);
+        let mut ours = story::parts(&timeline, identity().generation, &facts);
+        ours.push(story::root(&timeline, &facts));
+        body(&[(&of(sink, &its), &theirs), (&sink.resource, &ours)])
     });
+    ended(&timeline);
     queue_metrics(machine);
 }
 
-fn queue_spans(encode: impl FnOnce(&Sink) -> Vec<u8>) {
+fn facts<'a>(machine: &Machine, elf_bytes: u64, error: Option<&'a str>) -> Facts<'a> {
+    Facts {
+        flush_policy: machine.options().flush.name(),
+        cores: current::all().len() as u64,
+        elf_bytes,
+        error,
+    }
+}
+
+/// An instar that cannot tell itself.
+struct Instar<'a> {
+    name: &'a str,
+    version: &'a str,
+    instance_id: Option<[u8; 16]>,
+    generation: u32,
+    measurement: &'a str,
+}
+
+fn of(sink: &Sink, instar: &Instar) -> Resource {
+    resource(&Identity {
+        service_name: &sink.service_name,
+        image_name: instar.name,
+        image_version: instar.version,
+        revision: "",
+        instance_id: instar.instance_id,
+        generation: instar.generation.into(),
+        host_id: &sink.host_id,
+        measurement: instar.measurement,
+        platform: confidential::platform(),
+        tdx_module: confidential::tdx_module(),
+        attributes: &sink.attributes,
+    })
+}
+
+fn body(instars: &[(&Resource, &[span::Span])]) -> Vec<u8> {
+    span::body(time::unix(Instant(0)), instars)
+}
+
+fn queue(encode: impl FnOnce(&Sink) -> Vec<u8>) {
     sink::with(|sink| {
         let body = encode(sink);
         sink.exporter.push(Signal::Traces, body);
     });
     WORK.notify();
-}
-
-fn trace(timeline: &Timeline) -> (TraceId, SpanId) {
-    (TraceId::new(timeline.trace_id), SpanId::new(timeline.root_span))
-}
-
-fn spans(timeline: &Timeline, wanted: impl Fn(&timeline::Span) -> bool) -> Vec<span::Span> {
-    let (trace_id, root) = trace(timeline);
-    let numbered = (1_u32..).zip(&timeline.spans).filter(|(_, span)| wanted(span));
-    numbered
-        .map(|(index, phase)| {
-            let id = trace_id.span_id(phase.generation.into(), index);
-            let span = span::Span::new(
-                phase.name.name(),
-                trace_id,
-                id,
-                Some(root),
-                phase.start_ns,
-                phase.end_ns,
-            );
-            match phase.name {
-                Phase::Reset => span.with(names::PRIVATE_PAGES_RESET, timeline.private_pages_reset),
-                _ => span,
-            }
-        })
-        .collect()
-}
-
-/// A span for each core's flush, within the span of all of them: early, and in the stop.
-fn flushes(timeline: &Timeline, generation: u32) -> Vec<span::Span> {
-    let (trace_id, root) = trace(timeline);
-    let mut spans = Vec::with_capacity(timeline.early_flushes.len() + timeline.flushes.len());
-    for (phase, flushes, first) in [
-        (Phase::EarlyFlush, &timeline.early_flushes, 2000),
-        (Phase::Flush, &timeline.flushes, 1000),
-    ] {
-        let id = |index: u32| trace_id.span_id(generation.into(), index);
-        let parent = timeline
-            .spans
-            .iter()
-            .position(|span| span.name == phase)
-            .map_or(root, |index| id(index as u32 + 1));
-        spans.extend(flushes.iter().map(|flush| {
-            let id = id(first + flush.core);
-            span::Span::new(
-                "flush core",
-                trace_id,
-                id,
-                Some(parent),
-                flush.start_ns,
-                flush.end_ns,
-            )
-            .with(names::CORE, u64::from(flush.core))
-            .with(names::FLUSH_CYCLES, flush.cycles)
-        }));
-    }
-    spans
-}
-
-/// The span of the whole replacement: from the image's first byte to the end of the last phase.
-fn root(timeline: &Timeline) -> span::Span {
-    let (trace_id, root) = trace(timeline);
-    let start = timeline.spans.iter().map(|span| span.start_ns).min().unwrap_or(0);
-    let end = timeline
-        .spans
-        .iter()
-        .map(|span| span.end_ns)
-        .max()
-        .unwrap_or(start);
-    span::Span::new("replacement", trace_id, root, None, start, end)
-        .with(names::FROM_VERSION, timeline.from.as_str())
-        .with(names::TO_VERSION, timeline.to.as_str())
-        .with(names::OUTCOME, timeline.outcome.name())
 }
