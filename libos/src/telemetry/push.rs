@@ -17,6 +17,7 @@ use super::config::{Endpoint, Host};
 use super::exporter::{Action, Failure};
 use super::http_request::{Response, ResponseParser, request_head};
 use super::percent::hex;
+use super::records::{self, Reader};
 use super::settings::{Otlp, Settings};
 use super::sink::{self, Labels, WORK};
 use super::snapshot::queue_metrics;
@@ -27,8 +28,16 @@ use crate::replace::handover::Handover;
 use crate::replace::machine::Machine;
 use crate::task::{sleep_until, spawn_on, timeout};
 
-/// Starts to send.
-pub(super) fn start(settings: Settings, otlp: Otlp, handover: Option<&Handover>, machine: &'static Machine) {
+/// Starts to send, if there is a collector.
+pub(super) fn start(
+    otlp: Option<Otlp>,
+    settings: Settings,
+    handover: Option<&Handover>,
+    machine: &'static Machine,
+) {
+    let Some(otlp) = otlp else {
+        return records::close(Reader::Otlp);
+    };
     let labels = Labels {
         endpoint: otlp.endpoint.url(),
         service_name: settings.service_name,

@@ -10,10 +10,12 @@ use alloc::vec::Vec;
 use log::Level;
 use spin::Mutex;
 
-use super::logs::MAX_MESSAGE;
 use super::span::Context;
 use super::upgrade;
 use crate::cpu::time;
+
+/// The longest message that is kept, in bytes; the rest is cut off, at a character's border, and `…` put there.
+pub(super) const MAX_MESSAGE: usize = 1024;
 
 /// Records kept.
 const MAX_RECORDS: usize = 128;
@@ -38,8 +40,10 @@ pub(super) struct Record {
 /// Who reads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Reader {
-    Otlp,
-    Syslog,
+    #[cfg(feature = "otlp")]
+    Otlp = 0,
+    #[cfg(feature = "syslog")]
+    Syslog = 1,
 }
 
 const READERS: usize = 2;
@@ -62,7 +66,10 @@ impl Ring {
         Ring {
             records: VecDeque::new(),
             first: 0,
-            next: [0; READERS],
+            next: [
+                if cfg!(feature = "otlp") { 0 } else { NOBODY },
+                if cfg!(feature = "syslog") { 0 } else { NOBODY },
+            ],
             missed: [0; READERS],
         }
     }
@@ -116,7 +123,7 @@ impl Ring {
 static RING: Mutex<Ring> = Mutex::new(Ring::new());
 
 /// Keeps a log record until it is sent; the oldest goes when there are too many.
-pub(crate) fn keep(now: time::Instant, record: &log::Record<'_>) {
+pub(super) fn keep(now: time::Instant, record: &log::Record<'_>) {
     let record = Record {
         machine_ns: now.0,
         level: record.level(),
@@ -138,11 +145,6 @@ pub(super) fn close(reader: Reader) {
     RING.lock().close(reader);
 }
 
-/// How many records this reader was too slow for.
-pub(super) fn missed(reader: Reader) -> u64 {
-    RING.lock().missed[reader as usize]
-}
-
 /// At most so many bytes of a text, cut at a character's border, with `…` at its end if something was cut off.
 pub(super) fn shortened(mut text: String, max: usize) -> String {
     if text.len() > max {
@@ -152,7 +154,7 @@ pub(super) fn shortened(mut text: String, max: usize) -> String {
     text
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "otlp", feature = "syslog"))]
 mod tests {
     use super::*;
 

@@ -14,6 +14,7 @@ use crate::cpu::{CoreId, current, random, time};
 use crate::net::{Across, TcpOptions, TcpStream, default_network, resolve};
 use crate::replace::handover::Handover;
 use crate::replace::machine::Machine;
+use crate::replace::status::Syslog;
 use crate::start::identity;
 use crate::task::{sleep, spawn_on, timeout};
 use crate::telemetry::config::{Host, Server};
@@ -43,31 +44,18 @@ struct State {
 
 static STATE: Mutex<Option<State>> = Mutex::new(None);
 
-/// How it stands, for `/v1/status`.
-pub(crate) struct Status {
-    /// `HOST:PORT`.
-    pub server: String,
-    /// Whether there is a connection.
-    pub connected: bool,
-    /// Messages that wait.
-    pub queued: u64,
-    /// Messages that the server's end of the connection has taken.
-    pub sent: u64,
-    /// Records that were lost for want of room.
-    pub dropped: u64,
-}
-
-/// How it stands; `None`: there is no syslog server.
-pub(crate) fn status() -> Option<Status> {
+/// How it stands, for `/v1/status`; `None`: there is no syslog server.
+pub(crate) fn status() -> Option<Syslog> {
+    collect();
     let state = STATE.lock();
     let state = state.as_ref()?;
     let (queued, sent, dropped) = state.outbox.counts();
-    Some(Status {
+    Some(Syslog {
         server: state.server.clone(),
         connected: state.connected,
         queued,
         sent,
-        dropped: dropped + records::missed(Reader::Syslog),
+        dropped: dropped + state.missed,
     })
 }
 
@@ -77,8 +65,11 @@ pub(crate) fn undelivered(max_bytes: usize) -> Vec<u8> {
     with(|state| state.outbox.undelivered(max_bytes)).unwrap_or_default()
 }
 
-/// Starts to send to `server`, what a predecessor has left first.
-pub(crate) fn start(server: Server, handover: Option<&Handover>, machine: &'static Machine) {
+/// Starts to send to `server`, if there is one, what a predecessor has left first.
+pub(crate) fn start(server: Option<Server>, handover: Option<&Handover>, machine: &'static Machine) {
+    let Some(server) = server else {
+        return records::close(Reader::Syslog);
+    };
     let image = identity().manifest();
     let sender = Sender {
         host: machine.host_id().into(),
