@@ -53,7 +53,8 @@ pub(crate) async fn finish(machine: &'static Machine, handover: Option<Handover>
     crate::trial::point_on_any_core(crate::trial::Phase::After);
     if let Err(reason) = well(machine).await {
         if probation::is_on_trial() {
-            last_words(Cause::Unhealthy, format_args!("{reason}"));
+            let text = format_args!("{reason}");
+            last_words(Cause::Unhealthy, text, text);
         }
         warn!("this successor is not well, and there is no way back: {reason}");
     }

@@ -9,9 +9,10 @@
 //!    body to a socket, feeds what comes back to a [`http_request::ResponseParser`], and reports to the exporter.
 //!
 //! Metrics go two ways: [`metrics::families`] makes families of points of a snapshot, [`otlp`] writes them for a collector, and
-//! [`prometheus`] for who comes and asks. What may leave the machine is listed in [`names`]; an application's own metrics are
+//! [`prometheus`] for who comes and asks. What may leave the machine is listed in [`names`], and free text passes by [`allowed`]; an application's own metrics are
 //! made with [`Counter`], [`Gauge`] and [`Histogram`].
 
+pub mod allowed;
 mod attributes;
 pub mod config;
 pub mod counters;

@@ -2,7 +2,6 @@
 //! which is counted.
 
 use alloc::collections::VecDeque;
-use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -10,6 +9,7 @@ use alloc::vec::Vec;
 use log::Level;
 use spin::Mutex;
 
+use super::allowed;
 use super::span::Context;
 use super::upgrade;
 use crate::cpu::time;
@@ -128,7 +128,7 @@ pub(super) fn keep(now: time::Instant, record: &log::Record<'_>) {
         machine_ns: now.0,
         level: record.level(),
         target: shortened(record.target().into(), MAX_TARGET),
-        message: shortened(format!("{}", record.args()), MAX_MESSAGE),
+        message: shortened(allowed::format(*record.args()), MAX_MESSAGE),
         trace: upgrade::under_way(),
     };
     RING.lock().push(record);
