@@ -8,12 +8,14 @@
 //! - [`collector`]: an OpenTelemetry collector
 //! - [`rsyslog`]: a syslog server
 //! - [`prepared`]: the images under test
+//! - [`browser`]: a browser without a window
 //! - [`machine`]: the emulator that runs them
 //! - [`monitored`]: the same with QEMU's monitor
 //! - [`otlp`]: what a machine sends to a collector, judged
 //! - [`matrix`]: every failure of a successor, and the table of how each ended
 
 pub mod broken;
+pub mod browser;
 pub mod clients;
 pub mod collector;
 pub mod echoes;

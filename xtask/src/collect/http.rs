@@ -15,6 +15,8 @@ pub(super) struct Request {
     pub path: String,
     pub content_type: String,
     pub content_encoding: String,
+    pub host: Option<String>,
+    pub origin: Option<String>,
     pub keep_alive: bool,
     pub body: Vec<u8>,
 }
@@ -128,6 +130,8 @@ fn head(bytes: &[u8]) -> Result<Option<Head>, Error> {
                     .to_ascii_lowercase();
             }
             "content-encoding" => request.content_encoding = value.to_ascii_lowercase(),
+            "host" => request.host = Some(value.to_owned()),
+            "origin" => request.origin = Some(value.to_owned()),
             "connection" if value.eq_ignore_ascii_case("close") => request.keep_alive = false,
             "expect" => expects = value.eq_ignore_ascii_case("100-continue"),
             "transfer-encoding" => return Err(Error::Refused(411)),

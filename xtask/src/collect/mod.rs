@@ -1,4 +1,4 @@
-//! A collector for those who have none: OTLP/HTTP in, readable lines, JSON or a text waterfall out.
+//! A collector for those who have none: OTLP/HTTP in; a web page, a live view in a terminal, readable lines or JSON out.
 //!
 //! Decoded with the official message types, so that what it understands, any collector understands. It keeps what it
 //! received in memory, within bounds, and answers questions about it: the demo and the machine tests ask. On request it
@@ -15,14 +15,23 @@ pub mod received;
 pub mod trace;
 
 mod answer;
+mod api;
+#[cfg(test)]
+mod api_tests;
 mod decode;
 #[cfg(test)]
 mod fault_tests;
+mod fleet;
 mod http;
+mod live;
+mod page;
+#[cfg(test)]
+mod page_tests;
 mod server;
 mod show;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 
 pub use fault::Fault;
 pub use received::{Counts, Item, Log, Point, Received, Source, Span};
@@ -31,7 +40,7 @@ pub use trace::Trace;
 
 use anyhow::Result;
 use clap::Args;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 /// The options of `cargo xtask collect`.
@@ -43,11 +52,17 @@ pub struct Options {
     /// One JSON object a line for each span, log record and metric point
     #[arg(long)]
     pub json: bool,
+    /// Lines as they come, also in a terminal, where else there is a live view
+    #[arg(long)]
+    pub plain: bool,
 }
 
-/// The verb: prints what comes in, until it is ended. The first line says where it listens.
+/// The verb: shows what comes in, until it is ended. The first line says where it listens.
 pub fn main(options: &Options) -> Result<()> {
     let collector = Collector::start(&options.listen)?;
+    if !options.json && !options.plain && std::io::stdout().is_terminal() {
+        return live::main(&collector);
+    }
     let mut show = show::Show::new(options.json);
     let mut out = std::io::stdout().lock();
     show.listening(&mut out, collector.address())?;

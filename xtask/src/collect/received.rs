@@ -1,5 +1,7 @@
 //! What came in, within bounds, and questions about it.
 
+use super::fleet::Fleet;
+use super::page::now_ms;
 use super::trace::Trace;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashSet, VecDeque};
@@ -181,6 +183,8 @@ pub struct Received {
     first: u64,
     bytes: usize,
     spans: HashSet<(String, String)>,
+    /// What is shown of it.
+    pub(super) fleet: Fleet,
     /// Requests, whatever was answered.
     pub requests: u64,
     /// Requests whose items were taken.
@@ -308,6 +312,7 @@ impl Received {
 
     /// Takes items in, each with its encoded size.
     pub(super) fn take(&mut self, items: Vec<(Item, usize)>) {
+        let now_ms = now_ms();
         for (item, size) in items {
             if let Item::Span(span) = &item
                 && !self.spans.insert((span.trace_id.clone(), span.span_id.clone()))
@@ -315,6 +320,7 @@ impl Received {
                 self.duplicates += 1;
                 continue;
             }
+            self.fleet.take(&item, now_ms);
             self.bytes += size + OVERHEAD;
             self.items.push_back((item, size + OVERHEAD));
         }

@@ -3,6 +3,7 @@
 use super::answer::answer;
 use super::fault::Fault;
 use super::http::{Error, Reader, response_head};
+use super::page;
 use super::received::{Item, Received};
 use anyhow::{Context, Result, bail};
 use std::collections::HashMap;
@@ -33,6 +34,7 @@ pub struct Collector {
 pub(super) struct Shared {
     state: Mutex<State>,
     changed: Condvar,
+    pub(super) readers: page::Readers,
 }
 
 #[derive(Debug, Default)]
@@ -187,6 +189,22 @@ impl Shared {
         self.changed.notify_all();
     }
 
+    /// Looks at what was received so far.
+    pub(super) fn look<T>(&self, look: impl FnOnce(&Received) -> T) -> T {
+        look(&self.lock().received)
+    }
+
+    /// Waits until more is to be shown than change number `told`, but not longer than `timeout`, and returns the newest
+    /// change's number; none if the collector ends.
+    pub(super) fn wait_for_news(&self, told: Option<u64>, timeout: Duration) -> Option<u64> {
+        let nothing = |state: &mut State| !state.stopping && told == Some(state.received.fleet.revision);
+        let (state, _) = self
+            .changed
+            .wait_timeout_while(self.lock(), timeout, nothing)
+            .unwrap_or_else(PoisonError::into_inner);
+        (!state.stopping).then_some(state.received.fleet.revision)
+    }
+
     /// How to misbehave now.
     pub(super) fn fault(&self) -> Fault {
         self.lock().fault.clone()
@@ -280,6 +298,9 @@ fn serve(stream: TcpStream, shared: &Shared) -> io::Result<()> {
     loop {
         match reader.request() {
             Ok(request) => {
+                if page::is_for_page(&request) {
+                    return page::answer(&request, reader.stream(), shared);
+                }
                 let keep_alive = answer(&request, reader.stream(), shared)?;
                 if !keep_alive {
                     return Ok(());

@@ -32,7 +32,10 @@ impl Show {
                 json!({"kind": "listening", "address": address.to_string()})
             )?;
         } else {
-            writeln!(out, "listening on http://{address} (OTEL_EXPORTER_OTLP_ENDPOINT)")?;
+            writeln!(
+                out,
+                "listening on http://{address} (OTEL_EXPORTER_OTLP_ENDPOINT; a page for a browser is there, too)"
+            )?;
         }
         out.flush()
     }

@@ -1,0 +1,70 @@
+// One upgrade's spans: a row each, with a bar in its place in time.
+
+import { $, duration, make } from "./dom.js";
+
+/** From where to where time is drawn, in nanoseconds since the beginning. */
+function range(upgrade, zoom) {
+  const whole = Math.max(upgrade.duration_ns, 1);
+  if (zoom !== "blackout" || !upgrade.blackout.length) return [0, whole];
+  const early = upgrade.rows.filter((row) => ["early_flush", "quiesce"].includes(row.name)).map((row) => row.start_ns);
+  const from = Math.min(upgrade.blackout[0][0], ...early);
+  const to = upgrade.blackout.at(-1)[1];
+  const margin = Math.max((to - from) * 0.04, 1);
+  return [Math.max(0, from - margin), Math.min(whole, to + margin)];
+}
+
+/** Steps of 1, 2 or 5 times a power of ten: some four of them. */
+function ticks(from, to) {
+  const rough = (to - from) / 4;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = power * ([1, 2, 5, 10].find((factor) => power * factor >= rough) ?? 10);
+  const found = [];
+  for (let at = Math.ceil(from / step) * step; at <= to; at += step) found.push(at);
+  return found;
+}
+
+export function waterfall(upgrade, zoom) {
+  const [from, to] = range(upgrade, zoom);
+  const place = (ns) => Math.min(100, Math.max(0, ((ns - from) / (to - from)) * 100));
+  const marks = ticks(from, to);
+  const put = (element, start, end) => {
+    element.style.left = `${place(start)}%`;
+    element.style.width = `${place(end) - place(start)}%`;
+    return element;
+  };
+  const label = (at) => {
+    const mark = make("span", { class: place(at) > 88 ? "tick last" : "tick" }, at === 0 ? "0" : duration(at));
+    mark.style.left = `${place(at)}%`;
+    return mark;
+  };
+  $("axis").replaceChildren(...marks.map(label));
+  const track = (row) => {
+    const box = make("div", { class: "track" });
+    for (const at of marks) {
+      const line = make("i", { class: "grid" });
+      line.style.left = `${place(at)}%`;
+      box.append(line);
+    }
+    for (const [start, end] of upgrade.blackout) box.append(put(make("i", { class: "blackout" }), start, end));
+    const end = row.start_ns + row.duration_ns;
+    if (end < from) box.append(make("span", { class: "outside before" }, "◂ before"));
+    else if (row.start_ns > to) box.append(make("span", { class: "outside after" }, "after ▸"));
+    else box.append(put(make("i", { class: `bar ${row.core === null ? "" : "core"} ${row.by}` }), row.start_ns, end));
+    return box;
+  };
+  $("spans").replaceChildren(...upgrade.rows.map((row) => line(row, track(row))));
+}
+
+const WHO = { both: "", predecessor: "predecessor", successor: "successor" };
+
+function line(row, track) {
+  const name = row.core === null ? row.name.replaceAll("_", " ") : `core ${row.core}`;
+  const about = row.attributes.map(([key, value]) => `${key}: ${value}`).join("\n");
+  const head = make("th", { scope: "row", title: about || null }, make("span", { class: "name" }, name));
+  head.style.setProperty("--depth", Math.min(row.depth, 4));
+  const who = row.generation === null ? WHO[row.by] : `${WHO[row.by]}, generation ${row.generation}`;
+  if (row.by !== "both") head.append(make("span", { class: "unseen" }, `, ${who}`));
+  if (row.error) head.append(make("span", { class: "span-error" }, row.error));
+  const begins = make("span", { class: "unseen" }, `begins after ${duration(row.start_ns)}`);
+  return make("tr", { class: row.by, "data-span": row.core === null ? row.name : "core" }, head, make("td", {}, begins, track), make("td", { class: "number" }, duration(row.duration_ns)));
+}
