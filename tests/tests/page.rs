@@ -344,12 +344,12 @@ fn what_a_sender_says_is_never_markup() {
     let words = "<img src=x onerror=\"window.harmed=1\"><script>window.harmed=1</script>'\"><b>bold</b>&amp;";
     let (logs, traces) = hostile_report(words);
     for (path, body) in [("/v1/logs", logs), ("/v1/traces", traces)] {
-        let kind = "application/x-protobuf";
+        let kind = [("Content-Type", "application/x-protobuf")];
         let answer = http::send(
             collector.address(),
             "POST",
             path,
-            kind,
+            &kind,
             &body,
             Limits::patient(),
             |_| (),
