@@ -12,7 +12,7 @@ use smoltcp::wire::Ipv4Cidr;
 use crate::clock::Clock;
 use crate::command_line::{AddressSource, CommandLine};
 use crate::confidential;
-use crate::cpu::pen::Cause;
+use crate::cpu::pen::{Cause, Moment};
 use crate::cpu::{CoreId, current, machine_check, random, remind_others, start_others, stop, time};
 use crate::device::{network, serial};
 use crate::net::{self, Addressing, Configuration, Limits, Shared, Stack, Timer};
@@ -26,6 +26,7 @@ use crate::telemetry;
 /// Runs the instar: first what answers the network, then all the rest.
 pub(crate) async fn run(start: Start) {
     let network_start = time::now();
+    successor::mark(Moment::NetworkStart, network_start);
     #[cfg(feature = "trial")]
     crate::trial::before_network().await;
     match bring_up(&start.options, start.predecessor.as_ref()) {
@@ -54,18 +55,27 @@ pub(crate) async fn run(start: Start) {
 async fn manage(start: Start, network: &'static Shared, network_start: time::Instant) {
     let configuration = network.configured().await;
     let network_up = time::now();
+    successor::mark(Moment::NetworkUp, network_up);
+    let mut cores_called = network_up;
     if start.predecessor.is_some() {
         first_things_first(network).await;
         #[cfg(feature = "trial")]
         crate::trial::point(crate::trial::Phase::BeforeCores);
+        cores_called = time::now();
+        successor::mark(Moment::CoresCalled, cores_called);
         call_others();
     }
-    let cores_called = time::now();
     all_online().await;
+    if current::online().len() == current::all().len() {
+        successor::mark(Moment::CoresOnline, current::last_online());
+    }
     // Verifying and loading an image are work: not on the core that moves the packets, if there is another.
     let last = current::online().iter().last().unwrap_or(CoreId::BOOT);
     spawn_on(last, async move {
         let handover = handover(&start);
+        if let Some(handover) = &handover {
+            telemetry::upgrade::begins(&handover.timeline);
+        }
         // Where nobody waits for it: it may be a call into firmware.
         confidential::tdx_module();
         let machine = control::install(&start, handover.as_ref(), configuration.mac);

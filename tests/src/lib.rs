@@ -10,6 +10,7 @@
 //! - [`browser`]: a browser without a window
 //! - [`machine`]: the emulator that runs them
 //! - [`monitored`]: the same with QEMU's monitor
+//! - [`otlp`]: what a machine sends to a collector, judged
 //! - [`matrix`]: every failure of a successor, and the table of how each ended
 
 pub mod broken;
@@ -21,5 +22,6 @@ pub mod image;
 pub mod machine;
 pub mod matrix;
 pub mod monitored;
+pub mod otlp;
 pub mod prepared;
 pub mod witness;

@@ -38,6 +38,16 @@ pub enum Firmware {
     GrubUefi,
 }
 
+/// Whom a machine waits for, and who waits for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Turn {
+    /// One machine at a time: two would measure each other.
+    #[default]
+    Busy,
+    /// It is left in peace most of the time, and only one of this kind runs beside the others.
+    Patient,
+}
+
 /// How a machine of QEMU's is made.
 #[derive(Clone, Debug)]
 pub struct Setup {
@@ -59,6 +69,8 @@ pub struct Setup {
     pub nic: &'static str,
     /// Whatever else QEMU is to be given.
     pub arguments: Vec<OsString>,
+    /// Whom it waits for.
+    pub turn: Turn,
 }
 
 impl Default for Setup {
@@ -73,6 +85,7 @@ impl Default for Setup {
             firmware: Firmware::Pvh,
             nic: "virtio-net-pci",
             arguments: Vec::new(),
+            turn: Turn::default(),
         }
     }
 }
@@ -94,7 +107,7 @@ pub struct Machine {
     pub control: SocketAddr,
     /// Images and keys that this machine believes.
     pub prepared: &'static Prepared,
-    /// One machine at a time, whatever runs the tests: two would measure each other.
+    /// Whatever runs the tests.
     _turn: File,
 }
 
@@ -118,7 +131,7 @@ impl Setup {
     #[must_use]
     pub fn start(&self) -> Machine {
         let prepared = self.app.prepared();
-        let turn = turn();
+        let turn = turn(self.turn);
         // All are held until all are chosen: one that is given back may be the next one chosen.
         let held = [0; 4].map(|_| TcpListener::bind(ANY).expect("a free port"));
         let [http, resp, control, tcp_echo] = [0, 1, 2, 3].map(|index: usize| free(held[index].local_addr()));
@@ -195,13 +208,16 @@ impl Setup {
 
 const ANY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 
-/// Waits for the turn of this machine; it lasts until the file is closed.
+/// Waits for the turn of a machine of this kind; it lasts until the file is closed.
 ///
 /// # Panics
 /// Without a place for the file.
 #[must_use]
-pub fn turn() -> File {
-    let path = scratch_directory().join("turn");
+pub fn turn(of: Turn) -> File {
+    let path = scratch_directory().join(match of {
+        Turn::Busy => "turn",
+        Turn::Patient => "turn-of-the-patient",
+    });
     let file = File::create(&path).expect("a lock file");
     file.lock().expect("the lock");
     file

@@ -75,21 +75,6 @@ fn pipelined_requests() {
 }
 
 #[test]
-fn many_connections_that_say_nothing() {
-    let machine = Setup::default().boot();
-    let (before, own) = (machine.traces(), machine.own_chunks());
-    for port in [machine.control, machine.http] {
-        let idle = clients::idle(port, 100).expect("connected");
-        // They may use all places up for a while, not for ever.
-        machine.wait_until("an answer all the same", |status| status["state"] == "serving");
-        drop(idle);
-        machine.assert_serves();
-    }
-    machine.wait_for_traces(&before);
-    machine.assert_bounded(own);
-}
-
-#[test]
 fn connections_that_come_and_go() {
     let machine = Setup::default().boot();
     let (before, own) = (machine.traces(), machine.own_chunks());

@@ -3,7 +3,7 @@
 
 use machine_tests::{
     broken::{self, Case, Forge, flips, orders, signed},
-    clients::{self, PATIENCE, Rest},
+    clients,
     machine::{DEADLINE, Machine, Setup},
     prepared::Prepared,
 };
@@ -135,67 +135,11 @@ fn a_second_push_during_the_first() {
     machine.assert_serves();
 }
 
-/// The beginnings of a push after which a client may give up.
-fn beginnings(machine: &Machine) -> Vec<Vec<u8>> {
-    let image = &machine.prepared.new;
-    let head = clients::head("PUT", "/v1/image", image.len() as u64).into_bytes();
-    let with = |bytes: usize| [&head[..], &image[..bytes]].concat();
-    vec![
-        head[..10].to_vec(),
-        head.clone(),
-        with(700),
-        with(5000),
-        with(image.len() / 2),
-        with(image.len() - 1),
-    ]
-}
-
-#[test]
-fn clients_that_stop_sending() {
-    let machine = staged();
-    let before = machine.traces();
-    for (rest, patience) in [(Rest::End, PATIENCE), (Rest::Silence, PATIENCE * 2)] {
-        for beginning in beginnings(&machine) {
-            let answer = clients::begin(machine.control, &beginning, rest, patience).expect("an end");
-            let verdict = answer.map(|answer| answer.refusal().expect("a refusal"));
-            // A head that is not all there is no request yet.
-            let code = if beginning.len() < 20 {
-                "bad-request"
-            } else {
-                "truncated"
-            };
-            let expected = [None, Some((408, "timed-out".into())), Some((400, code.into()))];
-            assert!(
-                expected.contains(&verdict),
-                "after {} bytes, {rest:?}: {verdict:?}",
-                beginning.len()
-            );
-            machine.wait_for_traces(&before);
-        }
-    }
-    machine.replace();
-    machine.assert_serves();
-}
-
-/// A byte a second keeps no push alive for ever.
-#[test]
-fn a_client_that_drips() {
-    let machine = staged();
-    let before = machine.traces();
-    let beginning = &beginnings(&machine)[3];
-    let answer = clients::begin(machine.control, beginning, Rest::Drip(600), PATIENCE * 10).expect("an end");
-    if let Some(answer) = answer {
-        assert_eq!(answer.refusal(), Ok((408, "timed-out".into())));
-    }
-    machine.wait_for_traces(&before);
-    machine.assert_serves();
-}
-
 #[test]
 fn clients_that_disappear() {
     let machine = staged();
     let before = machine.traces();
-    for beginning in beginnings(&machine) {
+    for beginning in machine.beginnings() {
         clients::disappear(machine.control, &beginning).expect("sent");
         machine.wait_for_traces(&before);
     }

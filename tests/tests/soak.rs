@@ -1,6 +1,6 @@
 //! Fifty steps of the soak (`cargo xtask soak` makes a thousand): whatever comes, the machine serves on.
 
-use machine_tests::machine::turn;
+use machine_tests::machine::{Turn, turn};
 use xtask::soak::{self, Plan};
 
 /// The same each time, so that a failure can be seen again.
@@ -8,7 +8,7 @@ const SEED: u64 = 4;
 
 #[test]
 fn fifty_steps() {
-    let _turn = turn();
+    let _turn = turn(Turn::default());
     let plan = Plan {
         count: 50,
         seed: SEED,

@@ -5,6 +5,8 @@ use anyhow::{Context, Result};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+pub mod python;
+
 /// A program and the Debian package that brings it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tool {
@@ -108,11 +110,13 @@ pub const FOR_TESTS: &[Tool] = &[
 /// With [`Exit::MissingProgram`] and the exact command, where something is missing and `may_install` is false, there is no
 /// way to install it, or installing failed.
 pub fn ensure(tools: &[Tool], may_install: bool) -> Result<()> {
-    let missing: Vec<Tool> = tools
-        .iter()
-        .copied()
-        .filter(|tool| find(tool.program).is_none())
-        .collect();
+    let is_missing = |tool: &Tool| find(tool.program).is_none();
+    ensure_by(tools, may_install, is_missing)
+}
+
+/// As [`ensure`], for what is missing where `is_missing` says so.
+fn ensure_by(tools: &[Tool], may_install: bool, is_missing: impl Fn(&Tool) -> bool) -> Result<()> {
+    let missing: Vec<Tool> = tools.iter().copied().filter(&is_missing).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -149,7 +153,7 @@ pub fn ensure(tools: &[Tool], may_install: bool) -> Result<()> {
     // A machine that was never updated knows no packages, and one whose lists are old asks for files that are gone.
     let installed =
         apt(prefix, &install)? || (apt(prefix, &["apt-get", "update"])? && apt(prefix, &install)?);
-    if !installed || missing.iter().any(|tool| find(tool.program).is_none()) {
+    if !installed || missing.iter().any(is_missing) {
         return needed(", and installing it failed (see above)".to_owned(), as_root);
     }
     Ok(())

@@ -9,8 +9,10 @@
 
 mod code;
 mod epitaph;
+mod moments;
 
 pub use epitaph::{Cause, Epitaph};
+pub use moments::Moment;
 
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 use core::time::Duration;
@@ -310,6 +312,7 @@ impl Pen {
                 .store(tsc() + time::ticks(FIRST_HANDLERS), Ordering::SeqCst);
             header.flush_on_the_way.store(flush.into(), Ordering::SeqCst);
             self.forget_lines();
+            self.forget_moments();
             header.way_back.store(entry, Ordering::SeqCst);
             watchdog::start(self);
         }

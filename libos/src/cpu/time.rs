@@ -93,6 +93,11 @@ pub fn at(value: u64) -> Instant {
     ))
 }
 
+/// How long so many ticks of the TSC are.
+pub fn span(ticks: u64) -> Duration {
+    Duration::from_nanos(scale(ticks, TICK.load(Ordering::Relaxed)))
+}
+
 /// How many ticks of the TSC `span` is.
 pub fn ticks(span: Duration) -> u64 {
     (span.as_nanos() * u128::from(TSC_HZ.load(Ordering::Relaxed)) / 1_000_000_000) as u64

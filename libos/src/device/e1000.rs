@@ -190,6 +190,7 @@ impl<H: Hardware> E1000<H> {
 
     fn count_dropped(&mut self) {
         self.dropped += 1;
+        super::network::ERRORS.count_received();
         // So that a card on a bad cable does not fill the log.
         if self.dropped.is_power_of_two() {
             warn!(
@@ -229,6 +230,7 @@ impl<H: Hardware> E1000<H> {
         let length = length.min(BUFFER);
         let slot = self.transmit.free();
         let Some(buffer) = slot.and_then(|slot| self.transmit_buffers.get_mut(slot)) else {
+            super::network::ERRORS.count_transmitted();
             return fill(&mut [0; BUFFER][..length]);
         };
         let result = fill(&mut buffer[..length]);

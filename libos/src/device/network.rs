@@ -2,7 +2,7 @@
 
 use alloc::boxed::Box;
 use core::ops::Range;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::task::{Context, Poll, Waker};
 
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
@@ -114,6 +114,28 @@ impl Card {
 
     fn transmit<R>(&mut self, length: usize, fill: impl FnOnce(&mut [u8]) -> R) -> R {
         each!(self, card => card.transmit(length, fill))
+    }
+}
+
+/// Frames that a card received damaged or too long, and that it did not take, since this instar was entered.
+pub(crate) static ERRORS: Errors = Errors {
+    received: AtomicU64::new(0),
+    transmitted: AtomicU64::new(0),
+};
+
+/// See [`ERRORS`].
+pub(crate) struct Errors {
+    pub received: AtomicU64,
+    pub transmitted: AtomicU64,
+}
+
+impl Errors {
+    pub(super) fn count_received(&self) {
+        self.received.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_transmitted(&self) {
+        self.transmitted.fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -252,6 +252,7 @@ impl VirtioNet {
         // SAFETY: the buffer that `recycle` gave with this token.
         let Ok((header, length)) = (unsafe { self.raw.receive_complete(token, &mut buffer[..]) }) else {
             // A device that contradicts itself: the buffer goes back, the frame is lost.
+            super::network::ERRORS.count_received();
             self.recycle(buffer);
             return None;
         };
@@ -279,6 +280,7 @@ impl VirtioNet {
     pub fn transmit<R>(&mut self, length: usize, fill: impl FnOnce(&mut [u8]) -> R) -> R {
         let mut spare = [0; BUFFER];
         let Some(mut buffer) = self.free.pop() else {
+            super::network::ERRORS.count_transmitted();
             return fill(&mut spare[..length.min(BUFFER)]);
         };
         let header = self.raw.fill_buffer_header(&mut buffer[..]).unwrap_or(0);
@@ -287,7 +289,10 @@ impl VirtioNet {
         // SAFETY: the buffer is kept in `transmit`, untouched, until the device has given it back or has been reset.
         match unsafe { self.raw.transmit_begin(&buffer[..end]) } {
             Ok(token) if usize::from(token) < QUEUE => self.transmit[usize::from(token)] = Some(buffer),
-            _ => self.free.push(buffer),
+            _ => {
+                super::network::ERRORS.count_transmitted();
+                self.free.push(buffer);
+            }
         }
         result
     }

@@ -42,6 +42,8 @@ pub struct ListenOptions {
     pub tcp: TcpOptions,
     /// Whether what is sent from this port counts as an application's answer (see `Shared::first_answer`).
     pub answers: bool,
+    /// Whether connections are still taken while this instar is being replaced, until the very end: for who asks whether it is.
+    pub to_the_end: bool,
 }
 
 impl ListenOptions {
@@ -50,6 +52,7 @@ impl ListenOptions {
         connections: 64,
         tcp: TcpOptions::DEFAULT,
         answers: true,
+        to_the_end: false,
     };
 
     /// For an HTTP server: its clients connect again.
@@ -67,6 +70,7 @@ impl ListenOptions {
         connections: 6,
         tcp: TcpOptions::BULK,
         answers: false,
+        to_the_end: true,
     };
 }
 
@@ -74,6 +78,15 @@ impl Default for ListenOptions {
     fn default() -> Self {
         ListenOptions::DEFAULT
     }
+}
+
+/// Whose connections are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Accepting {
+    All,
+    /// The network begins to stop: those of [`ListenOptions::to_the_end`].
+    ToTheEnd,
+    Nothing,
 }
 
 struct Listener {
@@ -110,7 +123,7 @@ struct Entry {
 
 pub(super) struct Backlog {
     limits: Limits,
-    accepting: bool,
+    accepting: Accepting,
     listeners: Vec<Option<Listener>>,
     /// Oldest first.
     closing: VecDeque<Closing>,
@@ -128,7 +141,7 @@ impl Backlog {
     pub fn new(limits: Limits) -> Self {
         Backlog {
             limits,
-            accepting: true,
+            accepting: Accepting::All,
             listeners: Vec::new(),
             closing: VecDeque::new(),
             entries: Vec::new(),
@@ -283,8 +296,10 @@ impl Backlog {
             .iter()
             .flatten()
             .find(|listener| listener.port == destination)?;
-        if !self.accepting {
-            return Some(false);
+        match self.accepting {
+            Accepting::All => {}
+            Accepting::ToTheEnd if listener.options.to_the_end => {}
+            Accepting::ToTheEnd | Accepting::Nothing => return Some(false),
         }
         let free = listener
             .waiting
@@ -363,6 +378,7 @@ impl Backlog {
                 let handshake = matches!(socket.state(), State::SynReceived | State::SynSent);
                 stats.connections += usize::from(socket.is_active() && !handshake);
                 stats.unsent += socket.send_queue();
+                stats.tcp_states[socket.state() as usize] += 1;
             }
         }
     }

@@ -35,7 +35,7 @@ pub use configuration::{Addressing, Configuration, ConfigurationError, Origin};
 pub use dns::{ResolveError, resolve, resolve_on};
 pub use port::{Counters, Neighbour};
 pub use shared::{Nic, Notify, Shared, Timer, default_network, install, run, within};
-pub use stack::{Limits, Stack, Stats};
+pub use stack::{Limits, Stack, Stats, TCP_STATES};
 pub use tcp::{ConnectError, TcpError, TcpListener, TcpOptions, TcpStream};
 pub use udp::{UdpError, UdpOptions, UdpSocket};
 

@@ -130,11 +130,21 @@ impl Shared {
         self.with(|stack| stack.first_answer())
     }
 
+    /// The same, if nobody works on the stack just now: takes no lock that it would have to wait for.
+    pub fn try_first_answer(&self) -> Option<Instant> {
+        self.stack.try_lock()?.first_answer()
+    }
+
     /// From now on requests for connections are dropped without an answer: the peers ask again, and a successor
-    /// answers. Open connections and those waiting to be accepted go on; HTTP connections are closed when the request under
+    /// answers. Only listeners with `to_the_end` go on, until [`Shared::cut_late`]. Open connections and those waiting to be accepted go on; HTTP connections are closed when the request under
     /// way has been answered, those without one at once.
     pub fn stop_accepting(&self) {
         self.act(|stack| stack.backlog.set_accepting(false));
+    }
+
+    /// Whether requests for connections are answered: not since [`Shared::stop_accepting`].
+    pub fn accepts(&self) -> bool {
+        self.with(|stack| stack.backlog.accepts())
     }
 
     /// Takes [`Shared::stop_accepting`] back: the replacement failed or was rolled back.
@@ -155,6 +165,12 @@ impl Shared {
     /// at most [`MAX_KEPT`](super::MAX_KEPT).
     pub fn cut(&self) -> Vec<Kept> {
         self.act(|stack| stack.backlog.cut(&mut stack.sockets))
+    }
+
+    /// The very end of accepting: what is not to be kept and has come since [`Shared::cut`] is reset by the next polls. Whether
+    /// there was any.
+    pub fn cut_late(&self) -> bool {
+        self.act(|stack| stack.backlog.cut_late(&mut stack.sockets))
     }
 
     /// From now on nobody polls, and no time passes for connections. Takes the stack's lock.

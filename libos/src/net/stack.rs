@@ -47,6 +47,21 @@ impl Default for Limits {
     }
 }
 
+/// The states of a TCP socket, as the semantic conventions name them (`network.connection.state`), in smoltcp's order.
+pub const TCP_STATES: [&str; 11] = [
+    "closed",
+    "listen",
+    "syn_sent",
+    "syn_received",
+    "established",
+    "fin_wait_1",
+    "fin_wait_2",
+    "close_wait",
+    "closing",
+    "last_ack",
+    "time_wait",
+];
+
 /// What the network did and has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -54,6 +69,8 @@ pub struct Stats {
     pub frames: Counters,
     /// TCP sockets of all kinds: listening, half-open, open, closing.
     pub tcp_sockets: usize,
+    /// TCP sockets by state, in the order of [`TCP_STATES`].
+    pub tcp_states: [u64; TCP_STATES.len()],
     /// TCP connections that are open or still have something to send.
     pub connections: usize,
     /// Bytes that TCP and UDP sockets hold and the network has not yet taken or acknowledged.

@@ -20,7 +20,7 @@ use super::receive::Receiver;
 use super::stage::stage;
 use super::status::{self, AcceptedAnswer, StagedAnswer, mac_text};
 use super::timeline::{Phase, Timeline};
-use super::{probation, report, upgrade};
+use super::{hex, probation, probes, report, upgrade};
 use crate::clock::{Clock, SpawnHere};
 use crate::confidential::{self, policy::decide};
 use crate::cpu::{random, stop, time};
@@ -28,6 +28,8 @@ use crate::http::{BodyError, Request, Response};
 use crate::net::{self, ListenOptions, TcpListener};
 use crate::start::{Start, identity};
 use crate::task::{spawn, timeout};
+use crate::telemetry;
+use crate::telemetry::span::{Context, traceparent};
 
 /// The control plane's port.
 const PORT: u16 = 7700;
@@ -116,7 +118,9 @@ async fn answer(machine: &'static Machine, mut request: Request) -> Response {
             Code::MethodNotAllowed,
             format!("{} does not take {}", request.path(), request.method()),
         )),
-        _ => Err(Refusal::new(Code::NotFound, "there is nothing at this path")),
+        _ => probes::answer(machine, &request)
+            .await
+            .unwrap_or_else(|| Err(Refusal::new(Code::NotFound, "there is nothing at this path"))),
     };
     result.unwrap_or_else(|refusal| {
         if refusal.status != 404 && refusal.status != 405 {
@@ -159,7 +163,8 @@ async fn image(machine: &'static Machine, request: &mut Request) -> Result<Respo
         }
     }
     let received = receiver.finish()?;
-    let staged = stage(received)?;
+    let mut staged = stage(received)?;
+    staged.client = client(request);
     info!("staged {} {}", staged.manifest.name, staged.manifest.version);
     let answer = status::json(&StagedAnswer {
         staged: report::staged(&staged),
@@ -169,7 +174,19 @@ async fn image(machine: &'static Machine, request: &mut Request) -> Result<Respo
     Ok(Response::json(201, &answer))
 }
 
+/// The client's span, if it says which: one `traceparent` that is right (W3C Trace Context, section 3.2).
+fn client(request: &Request) -> Option<Context> {
+    let mut headers = request
+        .headers()
+        .filter(|(name, _)| name.eq_ignore_ascii_case("traceparent"));
+    let (_, value) = headers.next()?;
+    let only = headers.next().is_none();
+    only.then(|| traceparent(core::str::from_utf8(value).ok()?))
+        .flatten()
+}
+
 async fn order(machine: &'static Machine, request: &mut Request) -> Result<Response, Refusal> {
+    let begun = time::now();
     let length = length(request)?;
     if length > MAX_ORDER_ARCHIVE as u64 {
         return Err(Refusal::new(
@@ -193,7 +210,7 @@ async fn order(machine: &'static Machine, request: &mut Request) -> Result<Respo
         .map_err(|error| Refusal::with_hint(error.code(), format!("{error}"), error.hint()))?;
     let order = Order::parse(document)?;
     let trace_id = match order.action {
-        Action::Replace { trial, .. } => replace(machine, &order, trial)?,
+        Action::Replace { trial, .. } => replace(machine, &order, trial, (begun, client(request)))?,
         Action::Commit => machine.decide(&order, probation::order_commit)?,
         Action::Rollback => machine.decide(&order, probation::order_rollback)?,
     };
@@ -207,14 +224,20 @@ async fn order(machine: &'static Machine, request: &mut Request) -> Result<Respo
     ))
 }
 
-/// Begins to replace this instar by what is staged. Returns the replacement's trace.
-fn replace(machine: &'static Machine, order: &Order, trial: Trial) -> Result<[u8; 16], Refusal> {
+/// Begins to replace this instar by what is staged. Returns the replacement's trace. `request`: when it began, and who sent
+/// it.
+fn replace(
+    machine: &'static Machine,
+    order: &Order,
+    trial: Trial,
+    request: (time::Instant, Option<Context>),
+) -> Result<[u8; 16], Refusal> {
+    let (begun, client) = request;
     let staged = machine.accept(order)?;
     mark_order();
-    let trace_id = random::bytes();
-    let mut timeline = Timeline::new(
-        trace_id,
-        random::bytes(),
+    let mut timeline = Timeline::begin(
+        client.or(staged.client),
+        (random::bytes(), random::bytes()),
         identity().manifest().version.clone(),
         staged.manifest.version.clone(),
     );
@@ -223,9 +246,16 @@ fn replace(machine: &'static Machine, order: &Order, trial: Trial) -> Result<[u8
         (Phase::Receive, staged.receive),
         (Phase::Verify, staged.verify),
         (Phase::Stage, staged.stage),
+        (Phase::Order, (begun, time::now())),
     ] {
         timeline.record(phase, generation, start.0, end.0);
     }
+    telemetry::upgrade::begins(&timeline);
+    info!(
+        "order accepted: replace by image {}",
+        hex(&staged.manifest.elf.sha256)
+    );
+    let trace_id = timeline.trace_id;
     spawn(upgrade::replace(machine, staged, timeline, trial)).detach();
     Ok(trace_id)
 }

@@ -48,6 +48,10 @@ pub struct Past {
     /// How long nobody answered, if it is known.
     #[n(5)]
     pub blackout_ns: Option<u64>,
+    /// The span that all others are part of, which tells it from another replacement of the same trace; zeros from an older
+    /// version.
+    #[cbor(n(6), default, with = "minicbor::bytes")]
+    pub root_span: [u8; 8],
 }
 
 /// The last replacements, the newest last.
@@ -70,8 +74,10 @@ impl History {
             outcome: timeline.outcome,
             reason: reason[..reason.floor_char_boundary(MAX_REASON)].into(),
             blackout_ns: timeline.blackout_ns(),
+            root_span: timeline.root_span,
         };
-        if let Some(same) = self.0.iter_mut().find(|it| it.trace_id == past.trace_id) {
+        let same = |it: &&mut Past| (it.trace_id, it.root_span) == (past.trace_id, past.root_span);
+        if let Some(same) = self.0.iter_mut().find(same) {
             *same = past;
             return;
         }
@@ -98,6 +104,7 @@ impl History {
                 outcome,
                 reason,
                 blackout_ns,
+                root_span,
             }: &Past = past;
             PastView {
                 from,
@@ -105,6 +112,7 @@ impl History {
                 outcome: outcome.name(),
                 reason: (!reason.is_empty()).then_some(reason),
                 trace_id: hex(trace_id),
+                span_id: hex(root_span),
                 blackout_ms: blackout_ns.map(milliseconds),
             }
         };
@@ -120,6 +128,7 @@ pub struct PastView<'a> {
     outcome: &'static str,
     reason: Option<&'a str>,
     trace_id: String,
+    span_id: String,
     blackout_ms: Option<f64>,
 }
 
@@ -160,11 +169,23 @@ mod tests {
         assert_eq!(
             text,
             alloc::format!(
-                r#"[{{"from":"1.0.0","to":"1.1.0","outcome":"committed","reason":null,"trace_id":"{}","blackout_ms":5.0}},{{"from":"1.0.0","to":"1.1.0","outcome":"failed","reason":"stop-failed: core 3 did not stop","trace_id":"{}","blackout_ms":null}}]"#,
+                r#"[{{"from":"1.0.0","to":"1.1.0","outcome":"committed","reason":null,"trace_id":"{}","span_id":"0000000000000000","blackout_ms":5.0}},{{"from":"1.0.0","to":"1.1.0","outcome":"failed","reason":"stop-failed: core 3 did not stop","trace_id":"{}","span_id":"0000000000000000","blackout_ms":null}}]"#,
                 trace("01"),
                 trace("02")
             )
         );
+    }
+
+    /// A pipeline that tries twice has one trace for both.
+    #[test]
+    fn two_replacements_of_one_trace_are_two() {
+        let mut history = History::default();
+        let mut again = timeline(1, Outcome::Committed);
+        again.root_span = [7; 8];
+        history.note(&timeline(1, Outcome::RolledBack), "panic");
+        history.note(&again, "");
+        let outcomes: Vec<_> = history.past().iter().map(|past| past.outcome).collect();
+        assert_eq!(outcomes, [Outcome::RolledBack, Outcome::Committed]);
     }
 
     #[test]

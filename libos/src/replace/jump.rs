@@ -16,7 +16,8 @@ use super::measured::Measurements;
 use crate::clock::Clock;
 use crate::confidential::policy::HostFlush;
 use crate::cpu::pen::Epitaph;
-use crate::cpu::{registers::tsc, stop};
+use crate::cpu::stop::FlushTime;
+use crate::cpu::{MAX_CORES, registers::tsc, stop};
 use crate::device::{network, serial};
 use crate::memory::{Held, chunks::Owner};
 use crate::net::{Shared, Timer};
@@ -27,7 +28,15 @@ pub(super) enum Ended {
     /// It never jumped.
     Refused(Refusal),
     /// The successor gave the machine back.
-    GivenBack(Box<Epitaph>),
+    GivenBack(Box<GivenBack>),
+}
+
+/// What is known when a successor has given the machine back.
+pub(super) struct GivenBack {
+    /// Its last words.
+    pub epitaph: Epitaph,
+    /// Each core's flush before the jump.
+    pub flushes: [FlushTime; MAX_CORES],
 }
 
 /// All that the last steps need: nothing is looked up any more.
@@ -72,14 +81,15 @@ impl Jump {
                 marks.stop_end.store(tsc(), relaxed);
                 serial::stage(b'J');
                 // SAFETY: interrupts are off, the devices are cut off, and the image was loaded for this place.
-                unsafe { stopped.jump(self.entry, self.boot_info, self.stack) };
+                let flushes = unsafe { stopped.jump(self.entry, self.boot_info, self.stack) };
                 // As if the jump had been refused; but the successor had the machine in between. What it has made for the
                 // application is not free any more.
                 chunks.change(preserved::reserve);
                 drop(chunks);
                 serial::stage(b'B');
                 stopped.resume();
-                Ended::GivenBack(Box::new(pen.epitaph()))
+                let epitaph = pen.epitaph();
+                Ended::GivenBack(Box::new(GivenBack { epitaph, flushes }))
             }
             Err(problem) => {
                 drop(chunks);

@@ -10,7 +10,6 @@ use log::info;
 use spin::Mutex;
 
 use super::error::{Code, Refusal};
-use super::hex;
 use super::history::History;
 use super::measured::Measurements;
 use super::order::{Expected, Nonce, Order};
@@ -98,6 +97,28 @@ impl Machine {
     /// Whether this machine flushes before a jump, and why.
     pub fn flush_decision(&self) -> &FlushDecision {
         &self.flush
+    }
+
+    /// What the command line asks for.
+    pub fn options(&self) -> &CommandLine {
+        &self.options
+    }
+
+    /// When this instar's first instruction ran.
+    pub fn entered(&self) -> Instant {
+        self.entered
+    }
+
+    /// How long nobody answered in the newest committed replacement, in nanoseconds; `None` until it is known.
+    pub fn last_blackout_ns(&self) -> Option<u64> {
+        self.with(|state| {
+            state
+                .history
+                .past()
+                .iter()
+                .rev()
+                .find_map(|past| past.blackout_ns)
+        })
     }
 
     /// The network that it serves on.
@@ -189,16 +210,13 @@ impl Machine {
                 .take()
                 .ok_or_else(|| Refusal::new(Code::NothingStaged, "no image is staged"))?;
             state.activity = Activity::Replacing;
-            info!(
-                "order accepted: replace by image {}",
-                hex(&staged.manifest.elf.sha256)
-            );
             Ok(staged)
         })
     }
 
     /// The replacement ended, and this instar serves on: with the image still staged, if it has not run.
     pub(super) fn take_back(&self, staged: Option<Staged>, timeline: Timeline) {
+        crate::telemetry::flushes::count(&timeline);
         self.with(|state| {
             match timeline.outcome {
                 Outcome::RolledBack => state.rolled_back += 1,

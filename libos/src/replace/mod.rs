@@ -15,6 +15,7 @@ pub mod measured;
 pub mod order;
 mod prepare;
 pub(crate) mod probation;
+mod probes;
 mod receive;
 mod report;
 mod stage;

@@ -14,11 +14,13 @@ use log::warn;
 use super::error::{Code, Refusal};
 use super::handover::{PARAMETER_BYTES, Trial};
 use super::machine::Machine;
+use crate::clock::machine_time;
 use crate::confidential::policy::{FlushPolicy, decide};
-use crate::cpu::pen::{Cause, Pen};
+use crate::cpu::pen::{Cause, Moment, Pen};
 use crate::cpu::registers::tsc;
 use crate::cpu::time::{self, Instant};
 use crate::cpu::{CoreId, MAX_CORES, current, stop};
+use crate::net::{self, Shared};
 use crate::start::panic::last_words;
 use crate::state::{self, returned::MAX_RETURNED};
 use crate::task::{sleep, spawn};
@@ -161,6 +163,10 @@ pub(crate) fn give_back(cause: Cause, text: fmt::Arguments<'_>) {
     // Only the first one's words count.
     static SPOKEN: AtomicBool = AtomicBool::new(false);
     if !SPOKEN.swap(true, Ordering::SeqCst) {
+        let answer = net::default_network().and_then(Shared::try_first_answer);
+        if let Some(answer) = answer {
+            pen.mark(Moment::FirstAnswer, machine_time(answer));
+        }
         pen.write_epitaph(noticed, cause, current::id(), text);
     }
     stop::give_back(pen);

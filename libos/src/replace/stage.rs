@@ -13,6 +13,7 @@ use super::handover;
 use super::receive::{Chunks, Received};
 use crate::cpu::random;
 use crate::cpu::time::{self, Instant};
+use crate::telemetry::span::Context;
 
 /// An image that an order can have entered.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub(super) struct Staged {
     pub receive: (Instant, Instant),
     pub verify: (Instant, Instant),
     pub stage: (Instant, Instant),
+    /// The span of whoever sent the image, if that was said.
+    pub client: Option<Context>,
 }
 
 /// Chunks that the successor gets besides those for its image: the heap that it needs until it serves.
@@ -76,5 +79,6 @@ pub(super) fn stage(mut received: Received) -> Result<Staged, Refusal> {
         receive,
         verify,
         stage: (started, time::now()),
+        client: None,
     })
 }

@@ -11,17 +11,18 @@ use log::{info, warn};
 
 use super::handover::Handover;
 use super::machine::{Activity, Machine};
-use super::timeline::{CoreFlush, Outcome, Phase, Timeline};
+use super::timeline::{self, CoreFlush, Outcome, Phase, Timeline};
 use super::{health, probation};
 use crate::clock::machine_time;
-use crate::cpu::pen::Cause;
+use crate::cpu::pen::{Cause, Moment};
+use crate::cpu::stop::{FlushTime, flush_times};
 use crate::cpu::time::{self, Instant};
 use crate::cpu::{current, stop};
 use crate::memory::{self, chunks::Owner};
 use crate::start::{identity, panic::last_words};
 use crate::state::preserved;
 use crate::task::{sleep, spawn_on, yield_now};
-use crate::telemetry::sink;
+use crate::telemetry::{self, flushes, sink};
 
 /// When the successor did what.
 pub(crate) struct Moments {
@@ -42,6 +43,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 pub(crate) async fn finish(machine: &'static Machine, handover: Option<Handover>, moments: &Moments) {
     let mut timeline = handover.as_ref().map(|handover| complete(handover, moments));
     machine.with(|state| state.last = timeline.clone());
+    if let Some(timeline) = &timeline {
+        flushes::count(timeline);
+    }
     let up = moments.network.1;
     let mut first_answer = wait_for_first_answer(machine, up + FIRST_ANSWER).await;
 
@@ -72,9 +76,15 @@ pub(crate) async fn finish(machine: &'static Machine, handover: Option<Handover>
     machine.network.forget_kept();
     take_over(memory::ranges_of(Owner::Predecessor)).await;
     preserved::settle().await;
-    if let Some(timeline) = &mut timeline {
+    if let (Some(timeline), Some(handover)) = (&mut timeline, &handover) {
+        let me = identity().generation;
         timeline.outcome = Outcome::Committed;
-        timeline.record(Phase::Commit, identity().generation, commit.0, time::now().0);
+        if let (Some(pen), true) = (stop::pen(), handover.trial.is_some()) {
+            let jump = time::at(pen.header().jump.load(Ordering::Relaxed));
+            timeline.record(Phase::Probation, me, jump.0, commit.0);
+        }
+        timeline.record(Phase::Commit, me, commit.0, time::now().0);
+        telemetry::upgrade::committed(handover, timeline, up);
     }
     // Not before: an image that gives the machine back has not raised it.
     if let Some(pen) = stop::pen() {
@@ -88,33 +98,21 @@ pub(crate) async fn finish(machine: &'static Machine, handover: Option<Handover>
         state.last = timeline.clone();
         state.activity = Activity::Serving;
     });
-    let (Some(handover), Some(mut timeline)) = (handover, timeline) else {
-        return;
-    };
-
+    let Some(mut timeline) = timeline else { return };
     if first_answer.is_none() {
         first_answer = wait_for_first_answer(machine, up + LONGEST_WAIT).await;
     }
-    match first_answer {
-        Some(answer) => timeline.record(
-            Phase::FirstAnswer,
-            identity().generation,
-            up.0,
-            answer.0.max(up.0),
-        ),
-        None => warn!(
+    if first_answer.is_none() {
+        warn!(
             "nobody has asked this successor anything for {} s",
             LONGEST_WAIT.as_secs()
-        ),
+        );
     }
+    record_first_answer(&mut timeline, machine, up);
     machine.with(|state| {
         state.history.note(&timeline, "");
         // A failed replacement since the commit is the newer story.
-        if state
-            .last
-            .as_ref()
-            .is_some_and(|last| last.trace_id == timeline.trace_id)
-        {
+        if state.last.as_ref().is_some_and(|last| last.is_of(&timeline)) {
             state.last = Some(timeline.clone());
         }
     });
@@ -125,7 +123,15 @@ pub(crate) async fn finish(machine: &'static Machine, handover: Option<Handover>
         "replacement of {} by {} committed, blackout {blackout}",
         timeline.from, timeline.to
     );
-    sink::replacement_committed(machine, &handover, &timeline);
+    telemetry::upgrade::tell_committed(machine);
+}
+
+/// Adds the first answer, if there has been one. The network has been up since `up`.
+pub(crate) fn record_first_answer(timeline: &mut Timeline, machine: &Machine, up: Instant) {
+    if let Some(answer) = machine.network.first_answer() {
+        let answer = machine_time(answer).0;
+        timeline.record(Phase::FirstAnswer, identity().generation, up.0, answer);
+    }
 }
 
 /// Whether this instar can do its work: its cores, and what the application says.
@@ -148,7 +154,9 @@ async fn wait_for_first_answer(machine: &Machine, until: Instant) -> Option<Inst
     let mut pause = Duration::from_millis(1);
     loop {
         if let Some(answer) = machine.network.first_answer() {
-            return Some(machine_time(answer));
+            let answer = machine_time(answer);
+            mark(Moment::FirstAnswer, answer);
+            return Some(answer);
         }
         if time::now() >= until {
             return None;
@@ -162,7 +170,6 @@ async fn wait_for_first_answer(machine: &Machine, until: Instant) -> Option<Inst
 /// the successor itself did.
 fn complete(predecessor: &Handover, moments: &Moments) -> Timeline {
     let mut timeline = predecessor.timeline.clone();
-    let me = identity().generation;
     if let Some(pen) = stop::pen() {
         let marks = pen.header();
         let at = |mark: &core::sync::atomic::AtomicU64| time::at(mark.load(Ordering::Relaxed)).0;
@@ -179,40 +186,38 @@ fn complete(predecessor: &Handover, moments: &Moments) -> Timeline {
             off,
         );
         timeline.record(Phase::Stop, predecessor.generation, stop_start, stop_end);
-        timeline.flushes = flushes(pen);
-        let first = timeline.flushes.iter().map(|flush| flush.start_ns).min();
-        let last = timeline.flushes.iter().map(|flush| flush.end_ns).max();
-        if let (Some(first), Some(last)) = (first, last) {
-            timeline.record(Phase::Flush, predecessor.generation, first, last);
-        }
-        timeline.record(
-            Phase::Jump,
-            predecessor.generation,
-            jump,
-            moments.entered.0.max(jump),
-        );
+        timeline.record_flushes(predecessor.generation, core_flushes(&flush_times(pen)));
+        let told = timeline::Moments {
+            entered: Some(moments.entered.0),
+            network_start: Some(moments.network.0.0),
+            network_up: Some(moments.network.1.0),
+            cores_called: Some(moments.cores.0.0),
+            cores_online: Some(moments.cores.1.0),
+            first_answer: None,
+        };
+        timeline.record_successor(predecessor.generation, jump, &told, None);
     }
-    timeline.record(Phase::Start, me, moments.entered.0, moments.network.0.0);
-    timeline.record(Phase::Cores, me, moments.cores.0.0, moments.cores.1.0);
-    timeline.record(Phase::Network, me, moments.network.0.0, moments.network.1.0);
     timeline
 }
 
-fn flushes(pen: crate::cpu::pen::Pen) -> Vec<CoreFlush> {
-    let flush = |core: &current::Core| {
-        let slot = pen.slot(core.id());
-        let (start, end) = (
-            slot.flush_start.load(Ordering::Relaxed),
-            slot.flush_end.load(Ordering::Relaxed),
-        );
-        (start != 0).then(|| CoreFlush {
-            core: core.id().index() as u32,
-            start_ns: time::at(start).0,
-            end_ns: time::at(end).0,
-            cycles: end.saturating_sub(start),
+/// The flushes of the cores that flushed, from the time-stamp counter to machine time.
+pub(super) fn core_flushes(times: &[FlushTime]) -> Vec<CoreFlush> {
+    let flush = |(core, flush): (u32, &FlushTime)| {
+        (flush.start != 0).then(|| CoreFlush {
+            core,
+            start_ns: time::at(flush.start).0,
+            end_ns: time::at(flush.end).0,
+            cycles: flush.end.saturating_sub(flush.start),
         })
     };
-    current::all().iter().filter_map(flush).collect()
+    (0..).zip(times).filter_map(flush).collect()
+}
+
+/// Leaves in the pen what this successor has reached, while its predecessor may come back and tell of it.
+pub(crate) fn mark(moment: Moment, at: Instant) {
+    if let Some(pen) = stop::pen().filter(|_| probation::is_on_trial()) {
+        pen.mark(moment, at);
+    }
 }
 
 /// Wipes the predecessor's chunks and frees them.

@@ -2,15 +2,22 @@
 //!
 //! All times are nanoseconds of machine time: since the cold boot, one clock for every instar.
 
+mod moments;
+mod view;
+
+pub use moments::Moments;
+pub(super) use view::milliseconds;
+pub use view::{LastReplacement, PhasesMs};
+
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use minicbor::decode::{Decoder, Error as DecodeError};
 use minicbor::encode::{Encoder, Error as EncodeError, Write};
 use minicbor::{Decode, Encode};
-use serde::Serialize;
 
-use super::{bounded, hex};
+use super::bounded;
+use crate::telemetry::span::{Context, RANDOM, SAMPLED, SpanId, TraceId};
 
 /// Most spans a timeline keeps.
 pub const MAX_SPANS: usize = 64;
@@ -24,16 +31,19 @@ pub const MAX_VERSION: usize = 64;
 /// A closed set whose members are numbers in a record. A number from a newer writer must not spoil the whole record,
 /// so it becomes `Unknown`.
 macro_rules! numbered {
-    ($(#[$of:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $number:literal, $text:literal;)* }) => {
+    ($(#[$of:meta])* $name:ident { $($(#[doc = $doc:literal])* $variant:ident = $number:literal, $text:literal;)* }) => {
         $(#[$of])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum $name {
-            $($(#[$doc])* $variant,)*
+            $($(#[doc = $doc])* $variant,)*
             /// Written by a newer version that knows more.
             Unknown,
         }
 
         impl $name {
+            /// All that are known here, with what each means, for the manual.
+            pub const ALL: &[(Self, &str)] = &[$((Self::$variant, concat!($($doc),*)),)*];
+
             /// The name in `/v1/status` and in telemetry.
             #[must_use]
             pub const fn name(self) -> &'static str {
@@ -98,16 +108,18 @@ numbered! {
         Network = 9, "network";
         /// From there to the end of the first answer.
         FirstAnswer = 10, "first_answer";
-        /// Probation, up to commit.
+        /// The successor takes the predecessor's memory over.
         Commit = 11, "commit";
         /// Caches are written back while the predecessor still serves.
         EarlyFlush = 12, "early_flush";
         /// Private pages are reset.
         Reset = 13, "reset";
-        /// The successor was on trial, until it gave the machine back.
+        /// The successor is on trial: from the jump until its commit, or until it gives the machine back.
         Probation = 14, "probation";
         /// From there until the predecessor served again.
         Rollback = 15, "rollback";
+        /// The order's request, up to its acceptance.
+        Order = 16, "order";
     }
 }
 
@@ -141,6 +153,21 @@ pub struct Span {
     /// Machine time of its end.
     #[n(3)]
     pub end_ns: u64,
+    /// It did not come to its end: that is when the successor could not go on.
+    #[cbor(n(4), default)]
+    pub cut_off: bool,
+}
+
+/// The span of another machine that the root is a part of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Parent {
+    /// Its id.
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub span_id: [u8; 8],
+    /// The `trace-flags` that came with it.
+    #[n(1)]
+    pub flags: u8,
 }
 
 /// One core's cache flush.
@@ -221,6 +248,9 @@ pub struct Timeline {
         decode_with = "bounded::text::<_, MAX_REASON>"
     )]
     pub reason: String,
+    /// What the client's `traceparent` named; `None`: the trace began in this machine.
+    #[n(10)]
+    pub parent: Option<Parent>,
 }
 
 impl Timeline {
@@ -239,19 +269,69 @@ impl Timeline {
             early_flushes: Vec::new(),
             private_pages_reset: 0,
             reason: String::new(),
+            parent: None,
         }
+    }
+
+    /// One that goes on with the client's trace, if it has one. `random` are bytes for ids.
+    #[must_use]
+    pub fn begin(client: Option<Context>, random: ([u8; 16], [u8; 8]), from: String, to: String) -> Self {
+        let trace_id = client.map_or(TraceId::new(random.0), |client| client.trace_id);
+        let mut timeline = Self::new(trace_id.bytes(), SpanId::new(random.1).bytes(), from, to);
+        timeline.parent = client.map(|client| Parent {
+            span_id: client.span_id.bytes(),
+            flags: client.flags,
+        });
+        timeline
+    }
+
+    /// The span that all others are part of. Always "sampled", whatever the client's flags say: a replacement is rare, and
+    /// its trace is looked for when something has gone wrong.
+    #[must_use]
+    pub fn root(&self) -> Context {
+        Context {
+            trace_id: TraceId::new(self.trace_id),
+            span_id: SpanId::new(self.root_span),
+            flags: SAMPLED | self.parent.map_or(RANDOM, |parent| parent.flags & RANDOM),
+        }
+    }
+
+    /// Whether both are about the same replacement. The trace does not tell: a pipeline may have one for many.
+    #[must_use]
+    pub fn is_of(&self, other: &Self) -> bool {
+        (self.trace_id, self.root_span) == (other.trace_id, other.root_span)
     }
 
     /// Adds a phase; one above [`MAX_SPANS`] is left out, so that the record can still be handed over.
     pub fn record(&mut self, name: Phase, generation: u32, start_ns: u64, end_ns: u64) {
+        self.push(name, generation, start_ns, end_ns, false);
+    }
+
+    /// Adds a phase that did not come to its end.
+    pub fn record_cut_off(&mut self, name: Phase, generation: u32, start_ns: u64, end_ns: u64) {
+        self.push(name, generation, start_ns, end_ns, true);
+    }
+
+    fn push(&mut self, name: Phase, generation: u32, start_ns: u64, end_ns: u64, cut_off: bool) {
         if self.spans.len() < MAX_SPANS {
             self.spans.push(Span {
                 name,
                 generation,
                 start_ns,
-                end_ns,
+                end_ns: end_ns.max(start_ns),
+                cut_off,
             });
         }
+    }
+
+    /// Adds each core's flush in the stop, and the phase that they make up. Nothing if there are none.
+    pub fn record_flushes(&mut self, generation: u32, flushes: Vec<CoreFlush>) {
+        let first = flushes.iter().map(|flush| flush.start_ns).min();
+        let last = flushes.iter().map(|flush| flush.end_ns).max();
+        if let (Some(first), Some(last)) = (first, last) {
+            self.record(Phase::Flush, generation, first, last);
+        }
+        self.flushes = flushes;
     }
 
     /// How long a phase took, in nanoseconds, with all its spans; `None`: it has not been recorded.
@@ -278,112 +358,6 @@ impl Timeline {
         };
         end_of(Phase::FirstAnswer)?.checked_sub(end_of(Phase::Quiesce)?)
     }
-
-    /// `phases_ms` of `/v1/status`.
-    #[must_use]
-    pub fn phases_ms(&self) -> PhasesMs {
-        let ms = |phase| self.phase_ns(phase).map(milliseconds);
-        PhasesMs {
-            receive: ms(Phase::Receive),
-            verify: ms(Phase::Verify),
-            stage: ms(Phase::Stage),
-            early_flush: ms(Phase::EarlyFlush),
-            quiesce: ms(Phase::Quiesce),
-            reset: ms(Phase::Reset),
-            stop: ms(Phase::Stop),
-            flush: ms(Phase::Flush),
-            start: ms(Phase::Start),
-            network: ms(Phase::Network),
-            first_answer: ms(Phase::FirstAnswer),
-        }
-    }
-
-    /// `last_replacement` of `/v1/status`.
-    #[must_use]
-    pub fn last_replacement(&self) -> LastReplacement<'_> {
-        let flush = |flush: &CoreFlush| FlushView {
-            core: flush.core,
-            cycles: flush.cycles,
-            ns: flush.end_ns.saturating_sub(flush.start_ns),
-        };
-        let span = |span: &Span| SpanView {
-            name: span.name.name(),
-            generation: span.generation,
-            start_ns: span.start_ns,
-            end_ns: span.end_ns,
-        };
-        LastReplacement {
-            trace_id: hex(&self.trace_id),
-            from: &self.from,
-            to: &self.to,
-            outcome: self.outcome.name(),
-            phases_ms: self.phases_ms(),
-            blackout_ms: self.blackout_ns().map(milliseconds),
-            private_pages_reset: self.private_pages_reset,
-            reason: (!self.reason.is_empty()).then_some(&*self.reason),
-            recovery_ms: self.phase_ns(Phase::Rollback).map(milliseconds),
-            flush: self.flushes.iter().map(flush).collect(),
-            early_flush: self.early_flushes.iter().map(flush).collect(),
-            spans: self.spans.iter().map(span).collect(),
-        }
-    }
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "2^53 ns are 104 days; beyond, a nanosecond does not matter"
-)]
-pub(super) const fn milliseconds(ns: u64) -> f64 {
-    ns as f64 / 1e6
-}
-
-/// `phases_ms`: milliseconds; `None` until it is known.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "each field is the phase of its name")]
-pub struct PhasesMs {
-    pub receive: Option<f64>,
-    pub verify: Option<f64>,
-    pub stage: Option<f64>,
-    pub early_flush: Option<f64>,
-    pub quiesce: Option<f64>,
-    pub reset: Option<f64>,
-    pub stop: Option<f64>,
-    pub flush: Option<f64>,
-    pub start: Option<f64>,
-    pub network: Option<f64>,
-    pub first_answer: Option<f64>,
-}
-
-/// `last_replacement` of `/v1/status`, ready to serialise.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct LastReplacement<'a> {
-    trace_id: String,
-    from: &'a str,
-    to: &'a str,
-    outcome: &'static str,
-    reason: Option<&'a str>,
-    recovery_ms: Option<f64>,
-    phases_ms: PhasesMs,
-    blackout_ms: Option<f64>,
-    private_pages_reset: u64,
-    flush: Vec<FlushView>,
-    early_flush: Vec<FlushView>,
-    spans: Vec<SpanView>,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize)]
-struct FlushView {
-    core: u32,
-    cycles: u64,
-    ns: u64,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize)]
-struct SpanView {
-    name: &'static str,
-    generation: u32,
-    start_ns: u64,
-    end_ns: u64,
 }
 
 #[cfg(test)]

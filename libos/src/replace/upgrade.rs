@@ -11,22 +11,25 @@ use log::{error, info, warn};
 
 use super::early_flush;
 use super::error::{Code, Refusal};
-use super::jump::{Ended, Jump};
+use super::jump::{Ended, GivenBack, Jump};
 use super::machine::Machine;
 use super::order::{CommitBy, Trial};
 use super::prepare::prepare;
 use super::stage::Staged;
-use super::timeline::{MAX_REASON, Outcome, Phase, Timeline};
+use super::successor::core_flushes;
+use super::timeline::{MAX_REASON, Moments, Outcome, Phase, Timeline};
 use crate::confidential::module::Left;
 use crate::confidential::{self, private};
-use crate::cpu::pen::{Cause, Pen};
-use crate::cpu::{CoreId, stop, time};
+use crate::cpu::pen::{Cause, Moment, Pen};
+use crate::cpu::time::{self, Instant};
+use crate::cpu::{CoreId, stop};
 use crate::device::network;
 use crate::net::Kept;
 use crate::start::identity;
 use crate::state::{self, Return};
 use crate::task::{sleep, spawn_on};
-use crate::telemetry::sink;
+use crate::telemetry;
+use crate::telemetry::upgrade::Successor;
 
 /// How long requests under way may take to be answered.
 const DRAIN: Duration = Duration::from_millis(100);
@@ -53,8 +56,13 @@ pub(super) async fn replace(
             CommitBy::Order => "an order",
         }
     );
-    sink::replacement_begins(machine, &timeline);
+    telemetry::upgrade::replacement_begins(machine);
     let me = &identity().manifest();
+    let successor = Successor {
+        name: staged.manifest.name.clone(),
+        version: staged.manifest.version.clone(),
+        elf_bytes: staged.manifest.elf.size,
+    };
     match attempt(machine, &mut staged, &mut timeline, trial).await {
         Ended::Refused(problem) => {
             let message = &problem.message;
@@ -64,10 +72,11 @@ pub(super) async fn replace(
             );
             timeline.outcome = Outcome::Failed;
             timeline.reason = cut(&format!("{}: {}", problem.code, problem.message));
-            sink::replacement_failed(machine, &timeline, problem.code);
+            telemetry::upgrade::replacement_failed(machine, &timeline, &successor, problem.code);
             machine.take_back(Some(staged), timeline);
         }
-        Ended::GivenBack(epitaph) => {
+        Ended::GivenBack(given_back) => {
+            let epitaph = &given_back.epitaph;
             let cause = epitaph.cause.map_or("unknown", Cause::name);
             // What was staged has run, and is not what was verified any more.
             drop(staged);
@@ -83,7 +92,7 @@ pub(super) async fn replace(
                 warn!("it had said: {line}");
             }
             timeline.reason = cut(&format!("{cause}: {}", epitaph.text()));
-            sink::replacement_failed(machine, &timeline, cause);
+            telemetry::upgrade::replacement_failed(machine, &timeline, &successor, cause);
             machine.take_back(None, timeline);
         }
     }
@@ -111,7 +120,12 @@ async fn attempt(
     machine.network.stop_accepting();
     let kept = drain(machine).await;
     let generation = identity().generation;
-    let prepared = match state::save().await {
+    let saved = state::save().await;
+    if machine.network.cut_late() {
+        // The network's task sends the resets.
+        sleep(Duration::from_millis(1)).await;
+    }
+    let prepared = match saved {
         Ok(()) => prepare(machine, staged, timeline, quiesce, (trial, &kept)),
         Err(problem) => Err(problem),
     };
@@ -134,8 +148,8 @@ async fn attempt(
         }
         Err(problem) => Ended::Refused(problem),
     };
-    if let Ended::GivenBack(epitaph) = &ended
-        && epitaph.cause == Some(Cause::Order)
+    if let Ended::GivenBack(given_back) = &ended
+        && given_back.epitaph.cause == Some(Cause::Order)
         && let Some(place) = returned
     {
         accept_returned(staged, place);
@@ -148,24 +162,56 @@ async fn attempt(
     machine.network.resume_accepting();
     let now = time::now();
     match (&ended, stop::pen()) {
-        (Ended::GivenBack(epitaph), Some(pen)) => {
-            let at = |mark: &AtomicU64| time::at(mark.load(Ordering::Relaxed)).0;
-            let marks = pen.header();
-            let (off, jump) = (at(&marks.network_off), at(&marks.jump));
-            let noticed = time::at(epitaph.tsc).0.max(jump);
-            timeline.record(Phase::Quiesce, generation, quiesce.0, off);
-            timeline.record(
-                Phase::Stop,
-                generation,
-                at(&marks.stop_start),
-                at(&marks.stop_end),
-            );
-            timeline.record(Phase::Probation, generation + 1, jump, noticed);
-            timeline.record(Phase::Rollback, generation, noticed, now.0);
+        (Ended::GivenBack(given_back), Some(pen)) => {
+            tell_of_successor(timeline, pen, given_back, (quiesce, now));
         }
-        _ => timeline.record(Phase::Quiesce, generation, quiesce.0, now.0),
+        (Ended::Refused(_), Some(pen)) => {
+            let stop = time::at(pen.header().stop_start.load(Ordering::Relaxed));
+            timeline.record(Phase::Quiesce, generation, quiesce.0, now.0);
+            // Otherwise it is an earlier replacement's.
+            if stop > quiesce {
+                timeline.record_cut_off(Phase::Stop, generation, stop.0, now.0);
+            }
+        }
+        (_, None) => timeline.record(Phase::Quiesce, generation, quiesce.0, now.0),
     }
     ended
+}
+
+/// Adds what the pen tells: how this instar stopped, what its successor reached, and the way back. `served`: until when this
+/// instar served, and from when on it does again.
+fn tell_of_successor(timeline: &mut Timeline, pen: Pen, given_back: &GivenBack, served: (Instant, Instant)) {
+    let generation = identity().generation;
+    let marks = pen.header();
+    let at = |mark: &AtomicU64| time::at(mark.load(Ordering::Relaxed)).0;
+    let (until, again) = served;
+    timeline.record(Phase::Quiesce, generation, until.0, at(&marks.network_off));
+    timeline.record(
+        Phase::Stop,
+        generation,
+        at(&marks.stop_start),
+        at(&marks.stop_end),
+    );
+    timeline.record_flushes(generation, core_flushes(&given_back.flushes));
+    let jump = at(&marks.jump);
+    let moments = Moments {
+        entered: pen.moment(Moment::Entered),
+        network_start: pen.moment(Moment::NetworkStart),
+        network_up: pen.moment(Moment::NetworkUp),
+        cores_called: pen.moment(Moment::CoresCalled),
+        cores_online: pen.moment(Moment::CoresOnline),
+        first_answer: pen.moment(Moment::FirstAnswer),
+    };
+    let noticed = time::at(given_back.epitaph.tsc).0.max(jump);
+    let early = [Some(Cause::FaultBeforeHandlers), Some(Cause::HangBeforeHandlers)];
+    if moments.entered.is_none() && !early.contains(&given_back.epitaph.cause) {
+        // It came further, and is of a version that does not tell how far. The jump is all that is known to have ended.
+        timeline.record(Phase::Jump, generation, jump, jump);
+        timeline.record_cut_off(Phase::Probation, generation + 1, jump, noticed);
+    } else {
+        timeline.record_successor(generation, jump, &moments, Some(noticed));
+    }
+    timeline.record(Phase::Rollback, generation, noticed, again.0);
 }
 
 /// What a successor that was ordered to give the machine back has left of the application's state.

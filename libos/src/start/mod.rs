@@ -17,7 +17,9 @@ use log::warn;
 
 use crate::command_line::CommandLine;
 use crate::confidential::private;
-use crate::cpu::{ApicId, CoreId, apic, current, pen::Pen, registers, smp, stop, time, watchdog};
+use crate::cpu::{
+    ApicId, CoreId, apic, current, pen::Moment, pen::Pen, registers, smp, stop, time, watchdog,
+};
 use crate::device::{acpi, pic, serial};
 use crate::memory::chunks::{ChunkMap, Owner};
 use crate::memory::{self, regions};
@@ -61,6 +63,9 @@ extern "C" fn boot(raw: &'static RawBootInfo, _core: u32) -> ! {
         }
     });
     let entered = time::at(entered);
+    if let Some(pen) = predecessor.as_ref().and_then(|_| Pen::with_way_back()) {
+        pen.mark(Moment::Entered, entered);
+    }
 
     let ram: Vec<Range<u64>> = parameters
         .memory
@@ -109,6 +114,9 @@ extern "C" fn boot(raw: &'static RawBootInfo, _core: u32) -> ! {
     private::open(options.flush, private);
     state::open(predecessor.as_ref().map_or(&[], |it| &it.state), preserved);
     identity::set(&parameters, &options, predecessor.as_ref());
+    if probation::is_on_trial() {
+        pen.name_instance(identity().instance_id);
+    }
     let start = Start {
         parameters,
         options,

@@ -14,6 +14,8 @@ use async_task::{Runnable, Task};
 use spin::Mutex;
 use x86_64::instructions::interrupts;
 
+use super::load::{Living, Load};
+use crate::cpu::registers::tsc;
 use crate::cpu::time::{self, Instant};
 use crate::cpu::{CoreId, apic, current, registers, vector};
 
@@ -23,6 +25,8 @@ pub struct Queue {
     timers: Mutex<Timers>,
     halted: AtomicBool,
     beats: AtomicU64,
+    /// What the core does with its time.
+    pub(crate) load: Load,
 }
 
 struct Timers {
@@ -70,6 +74,7 @@ impl Queue {
             }),
             halted: AtomicBool::new(false),
             beats: AtomicU64::new(0),
+            load: Load::default(),
         }
     }
 
@@ -119,6 +124,11 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
+    let living = Living::new(current::get(core).map(|core| &core.queue.load));
+    let future = async move {
+        let _living = living;
+        future.await
+    };
     let (runnable, task) = async_task::spawn(future, move |runnable| schedule(core, runnable));
     runnable.schedule();
     task
@@ -137,6 +147,7 @@ fn schedule(core: CoreId, runnable: Runnable) {
 pub(crate) fn run() -> ! {
     let core = current::this();
     let queue = &core.queue;
+    queue.load.begin(tsc());
     interrupts::enable();
     loop {
         queue.beats.fetch_add(1, Ordering::Relaxed);
@@ -162,7 +173,10 @@ pub(crate) fn run() -> ! {
                 Some(due) => time::wake_at(due),
                 None => apic::disarm_timer(),
             }
+            queue.load.halt(tsc());
             registers::enable_and_halt();
+            // So that no stop comes in between, which takes the core away.
+            interrupts::without_interrupts(|| queue.load.wake(tsc()));
         } else {
             interrupts::enable();
         }

@@ -1,6 +1,7 @@
 //! Tasks, timers, one executor a core.
 
 pub mod executor;
+pub(crate) mod load;
 
 use core::fmt;
 use core::future::{Future, poll_fn};

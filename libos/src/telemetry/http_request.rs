@@ -12,6 +12,7 @@ use thiserror::Error;
 use super::Signal;
 use super::config::Endpoint;
 use super::exporter::Failure;
+use super::http_date::unix_seconds;
 
 /// The longest head of an answer, in bytes.
 pub const MAX_HEAD: usize = 8 * 1024;
@@ -76,10 +77,13 @@ fn decimal(mut number: usize, digits: &mut [u8; 20]) -> &str {
 pub struct Response {
     /// The status code; never 1xx.
     pub status: u16,
-    /// `Retry-After` in seconds. The form with a date is taken as absent: a machine may not know the date.
+    /// `Retry-After` in seconds. The form with a date counts from the answer's own `Date`, since the machine's clock may
+    /// be another; without that it is taken as absent.
     pub retry_after: Option<u32>,
     /// The body, or its first [`MAX_BODY`] bytes.
     pub body: Vec<u8>,
+    /// Whether the body is all there. If not, more of it is under way.
+    pub complete: bool,
     /// Whether another request may follow on this connection.
     pub reusable: bool,
 }
@@ -177,7 +181,7 @@ impl ResponseParser {
     /// The connection ended. An answer whose end is the connection's is complete now; any other was cut off.
     pub fn end(&mut self) -> Result<Response, ResponseError> {
         if self.state == State::UntilClose {
-            Ok(self.finish(false))
+            Ok(self.finish(false, true))
         } else {
             Err(ResponseError::Interrupted)
         }
@@ -212,7 +216,7 @@ impl ResponseParser {
             framing.take(header)?;
         }
         self.response.status = status;
-        self.response.retry_after = framing.retry_after;
+        self.response.retry_after = framing.retry_after();
         self.response.reusable = framing.reusable;
         // RFC 9112, section 6.3.
         self.state = match (status, framing.chunked, framing.content_length) {
@@ -235,7 +239,7 @@ impl ResponseParser {
         let mut rest = bytes;
         loop {
             match self.state {
-                State::Length(0) => return Ok(Some(self.finish(rest.is_empty()))),
+                State::Length(0) => return Ok(Some(self.finish(rest.is_empty(), true))),
                 State::Head | State::Length(_) | State::UntilClose | State::ChunkData(_) => {
                     let wanted = match self.state {
                         State::Length(left) | State::ChunkData(left) => left,
@@ -257,7 +261,7 @@ impl ResponseParser {
                     }
                     let complete = matches!(self.state, State::Length(0) | State::ChunkEnd);
                     if self.response.body.len() == MAX_BODY && !complete {
-                        return Ok(Some(self.finish(false)));
+                        return Ok(Some(self.finish(false, false)));
                     }
                     if rest.is_empty() && !complete {
                         return Ok(None);
@@ -266,15 +270,15 @@ impl ResponseParser {
                 State::ChunkSize | State::ChunkEnd | State::Trailer => {
                     let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
                         self.take_line(rest)?;
-                        return Ok(self.is_endless().then(|| self.finish(false)));
+                        return Ok(self.is_endless().then(|| self.finish(false, false)));
                     };
                     self.take_line(&rest[..=end])?;
                     rest = &rest[end + 1..];
                     if self.is_endless() {
-                        return Ok(Some(self.finish(false)));
+                        return Ok(Some(self.finish(false, false)));
                     }
                     if self.line_done()? {
-                        return Ok(Some(self.finish(rest.is_empty())));
+                        return Ok(Some(self.finish(rest.is_empty(), true)));
                     }
                     self.line.clear();
                 }
@@ -311,7 +315,8 @@ impl ResponseParser {
         self.body_bytes > 2 * MAX_BODY
     }
 
-    fn finish(&mut self, in_step: bool) -> Response {
+    fn finish(&mut self, in_step: bool, complete: bool) -> Response {
+        self.response.complete = complete;
         self.response.reusable &= in_step;
         core::mem::take(&mut self.response)
     }
@@ -323,11 +328,22 @@ struct Framing {
     content_length: Option<u64>,
     /// Whether the last transfer coding is `chunked`, if there is one.
     chunked: Option<bool>,
-    retry_after: Option<u32>,
+    /// `Retry-After`, if it is a number of seconds.
+    retry_in: Option<u64>,
+    /// `Retry-After`, if it is a date, in Unix seconds.
+    retry_at: Option<u64>,
+    /// `Date`, in Unix seconds.
+    date: Option<u64>,
     reusable: bool,
 }
 
 impl Framing {
+    fn retry_after(&self) -> Option<u32> {
+        let until = || Some(self.retry_at?.saturating_sub(self.date?));
+        let seconds = self.retry_in.or_else(until)?;
+        Some(u32::try_from(seconds).unwrap_or(u32::MAX))
+    }
+
     fn take(&mut self, header: &httparse::Header) -> Result<(), ResponseError> {
         let is = |name: &str| header.name.eq_ignore_ascii_case(name);
         let value = header.value.trim_ascii();
@@ -341,7 +357,9 @@ impl Framing {
             let last = value.rsplit(|byte| *byte == b',').next().unwrap_or_default();
             self.chunked = Some(last.trim_ascii().eq_ignore_ascii_case(b"chunked"));
         } else if is("retry-after") {
-            self.retry_after = number(value).map(|seconds| u32::try_from(seconds).unwrap_or(u32::MAX));
+            (self.retry_in, self.retry_at) = (number(value), unix_seconds(value));
+        } else if is("date") {
+            self.date = unix_seconds(value);
         } else if is("connection") {
             let mut options = value.split(|byte| *byte == b',');
             self.reusable &= !options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"));

@@ -77,6 +77,7 @@ fn ordinary_answers() {
             status: 200,
             retry_after: None,
             body: b"abc".to_vec(),
+            complete: true,
             reusable: true
         }
     );
@@ -105,9 +106,26 @@ fn ordinary_answers() {
             status: 503,
             retry_after: None,
             body: b"x".to_vec(),
+            complete: true,
             reusable: true
         }
     );
+    let date = "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
+    let until = "Retry-After: Sun, 06 Nov 1994 08:51:07 GMT\r\n";
+    for (headers, seconds) in [
+        ([date, until].concat(), Some(90)),
+        ([until, date].concat(), Some(90)),
+        (until.to_owned(), None),
+        // A date that has passed.
+        (
+            [date, "Retry-After: Sun, 06 Nov 1994 08:00:00 GMT\r\n"].concat(),
+            Some(0),
+        ),
+    ] {
+        let answer = format!("HTTP/1.1 503 No\r\n{headers}Content-Length: 0\r\n\r\n");
+        let answer = parse_any_way(answer.as_bytes()).expect("valid");
+        assert_eq!(answer.retry_after, seconds, "{headers}");
+    }
     let answer = parse_any_way(b"HTTP/1.1 307 Away\r\nLocation: http://b/\r\nContent-Length: 0\r\n\r\n")
         .expect("valid");
     assert_eq!(answer.status, 307);

@@ -6,7 +6,7 @@ use prost::Message;
 use super::proto::{
     AnyValue, InstrumentationScope, LogRecord, LogsRequest, Resource, ResourceLogs, ScopeLogs, Value,
 };
-use super::span::TraceId;
+use super::span::Context;
 
 /// The longest message that is sent, in bytes; the rest is cut off, at a character's border, and `…` put there.
 pub const MAX_MESSAGE: usize = 1024;
@@ -22,8 +22,8 @@ pub struct Record<'a> {
     pub target: &'a str,
     /// What is said.
     pub message: &'a str,
-    /// The upgrade that it belongs to.
-    pub trace_id: Option<TraceId>,
+    /// The replacement that it belongs to: its root span.
+    pub trace: Option<Context>,
 }
 
 /// The body of a logs request: an `ExportLogsServiceRequest` with the records in their order, by scope.
@@ -79,6 +79,14 @@ fn encodable(record: &Record, boot_unix_ns: u64, now_unix_ns: u64) -> LogRecord 
         body: Some(AnyValue {
             value: Some(Value::Text(message)),
         }),
-        trace_id: record.trace_id.map(|id| id.bytes().to_vec()).unwrap_or_default(),
+        flags: record.trace.map_or(0, |trace| trace.flags.into()),
+        trace_id: record
+            .trace
+            .map(|trace| trace.trace_id.bytes().to_vec())
+            .unwrap_or_default(),
+        span_id: record
+            .trace
+            .map(|trace| trace.span_id.bytes().to_vec())
+            .unwrap_or_default(),
     }
 }

@@ -1,15 +1,16 @@
-//! Metrics (OTLP, `metrics.v1`): one request from one plain snapshot of numbers.
+//! The library OS's metrics: from one plain snapshot of numbers to families of points.
 //!
 //! Sums are cumulative. Their start is the moment the instar was entered, so that a receiver sees the counters begin
-//! again after a replacement (metrics data model, "Resets and gaps").
+//! again after a replacement (OpenTelemetry, metrics data model, "Resets and gaps"); a predecessor that gets the machine back
+//! counts on, from the start that it had. What is kept for the machine, and not for an instar, starts with the cold boot.
 
 use alloc::vec::Vec;
-use prost::Message;
 
 use super::Signal;
 use super::exporter::Counters;
-use super::names::{self, Attribute, Kind};
-use super::proto::{self, Data, Gauge, KeyValue, Number, NumberDataPoint, Resource, Sum, signed};
+use super::model::{Distribution, Family, Label, Point, Value};
+use super::names::{self, Attribute, Metric};
+use crate::net::TCP_STATES;
 
 /// Chunks of memory by what they are used for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -52,24 +53,48 @@ pub struct Network {
     pub rx_drops: u64,
     /// Packets that could not be transmitted for want of room.
     pub tx_drops: u64,
+    /// Frames that came damaged or too long.
+    pub rx_errors: u64,
+    /// Frames that the card did not take.
+    pub tx_errors: u64,
 }
 
-/// Replacements since cold boot, by how they ended.
+/// What a core has done since it came to this instar.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Core {
+    /// Its number.
+    pub number: u64,
+    /// Nanoseconds at work.
+    pub busy_ns: u64,
+    /// Nanoseconds halted.
+    pub idle_ns: u64,
+    /// Tasks on it that have not ended.
+    pub tasks: u64,
+}
+
+/// KeyIDs, as the BIOS has divided them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct KeyIds {
+    /// For the host and ordinary guests.
+    pub mktme: u64,
+    /// For TDX.
+    pub tdx: u64,
+}
+
+/// Replacements by how they ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Replacements {
-    /// The successor took over.
+    /// The successor took over: since the cold boot.
     pub committed: u64,
-    /// The predecessor got the machine back.
+    /// This instar got the machine back.
     pub rolled_back: u64,
-    /// Failed before the jump.
+    /// Failed before the jump, in this instar.
     pub failed: u64,
 }
 
 /// The machine in numbers, at one moment.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Snapshot {
-    /// Now, in Unix nanoseconds.
-    pub now_unix_ns: u64,
     /// When this instar was entered, in Unix nanoseconds.
     pub start_unix_ns: u64,
     /// When the machine booted cold, in Unix nanoseconds: since then replacements are counted.
@@ -87,9 +112,13 @@ pub struct Snapshot {
     /// What of the heap is used, in bytes.
     pub heap_used: u64,
     /// Cores that run.
-    pub cores_online: u64,
+    pub cores: Vec<Core>,
     /// The network device.
     pub network: Network,
+    /// TCP sockets by state, in the order of [`TCP_STATES`].
+    pub tcp_states: [u64; TCP_STATES.len()],
+    /// KeyIDs, where there is such a register.
+    pub keyids: Option<KeyIds>,
     /// Replacements by outcome.
     pub replacements: Replacements,
     /// Images of a lower security version are refused.
@@ -98,17 +127,23 @@ pub struct Snapshot {
     pub machine_checks: u64,
     /// NMIs since cold boot.
     pub nmis: u64,
+    /// How long nobody answered in the newest committed replacement, in nanoseconds; `None`: there was none, or it is not
+    /// known yet.
+    pub blackout_ns: Option<u64>,
+    /// Durations of flushes in seconds: in a stop, and before one.
+    pub flushes: [Distribution; 2],
     /// The exporter's own.
     pub telemetry: Counters,
 }
 
-/// The body of a metrics request: an `ExportMetricsServiceRequest` with the metrics of [`names::METRICS`].
-pub fn body(resource: &Resource, snapshot: &Snapshot) -> Vec<u8> {
+/// The metrics of [`names::METRICS`], as far as there are values.
+pub fn families(snapshot: &Snapshot) -> Vec<Family> {
     let mut builder = Builder {
         snapshot,
-        metrics: Vec::with_capacity(names::METRICS.len()),
+        families: Vec::with_capacity(names::METRICS.len()),
     };
     builder.uptime();
+    builder.cores();
     builder.memory();
     builder.network();
     builder.number(names::SECURITY_FLOOR, snapshot.security_floor);
@@ -116,29 +151,35 @@ pub fn body(resource: &Resource, snapshot: &Snapshot) -> Vec<u8> {
     builder.since_cold_boot(names::MACHINE_CHECKS, snapshot.machine_checks);
     builder.since_cold_boot(names::NMIS, snapshot.nmis);
     builder.telemetry();
-    let scope_metrics = alloc::vec![proto::ScopeMetrics {
-        scope: Some(proto::InstrumentationScope {
-            name: "instar".into()
-        }),
-        metrics: builder.metrics,
-    }];
-    let resource_metrics = alloc::vec![proto::ResourceMetrics {
-        resource: Some(resource.clone()),
-        scope_metrics
-    }];
-    proto::MetricsRequest { resource_metrics }.encode_to_vec()
+    builder.families
 }
 
 struct Builder<'a> {
     snapshot: &'a Snapshot,
-    metrics: Vec<proto::Metric>,
+    families: Vec<Family>,
 }
 
 impl Builder<'_> {
     fn uptime(&mut self) {
-        let seconds = self.snapshot.uptime_ns as f64 / 1e9;
-        let points = alloc::vec![self.point(Number::Double(seconds), &[])];
-        self.metric(names::UPTIME, points);
+        let uptime = seconds(self.snapshot.uptime_ns);
+        self.family(names::UPTIME, [([None, None], uptime)]);
+    }
+
+    fn cores(&mut self) {
+        let snapshot = self.snapshot;
+        let cores = || snapshot.cores.iter();
+        let of = |core: &Core| Some((names::CORE, Label::Number(core.number)));
+        let in_mode = |mode| Some((names::CPU_MODE, Label::Text(mode)));
+        let times = cores().flat_map(|core| {
+            [("system", core.busy_ns), ("idle", core.idle_ns)]
+                .map(|(mode, ns)| ([of(core), in_mode(mode)], seconds(ns)))
+        });
+        self.family(names::CPU_TIME, times);
+        self.number(names::CPU_COUNT, snapshot.cores.len() as u64);
+        self.family(
+            names::TASKS,
+            cores().map(|core| ([of(core), None], core.tasks.into())),
+        );
     }
 
     fn memory(&mut self) {
@@ -174,9 +215,15 @@ impl Builder<'_> {
         let PrivatePages { module, td } = self.snapshot.private_pages;
         let purposes = [("module", module), ("td", td)];
         self.by(names::PRIVATE_PAGES, names::PRIVATE_PURPOSE, &purposes);
+        if let Some(KeyIds { mktme, tdx }) = self.snapshot.keyids {
+            self.by(
+                names::KEYIDS,
+                names::KEYID_KIND,
+                &[("mktme", mktme), ("tdx", tdx)],
+            );
+        }
         self.number(names::HEAP_SIZE, self.snapshot.heap_bytes);
         self.number(names::HEAP_USAGE, self.snapshot.heap_used);
-        self.number(names::CPU_COUNT, self.snapshot.cores_online);
     }
 
     fn network(&mut self) {
@@ -185,6 +232,7 @@ impl Builder<'_> {
             (names::NETWORK_IO, network.rx_bytes, network.tx_bytes),
             (names::NETWORK_PACKETS, network.rx_packets, network.tx_packets),
             (names::NETWORK_DROPS, network.rx_drops, network.tx_drops),
+            (names::NETWORK_ERRORS, network.rx_errors, network.tx_errors),
         ] {
             self.by(
                 metric,
@@ -192,6 +240,13 @@ impl Builder<'_> {
                 &[("receive", receive), ("transmit", transmit)],
             );
         }
+        let tcp = Some((names::TRANSPORT, Label::Text("tcp")));
+        let states = TCP_STATES.iter().zip(self.snapshot.tcp_states);
+        let states = states.map(|(state, count)| {
+            let state = Some((names::CONNECTION_STATE, Label::Text(state)));
+            ([tcp, state], count.into())
+        });
+        self.family(names::CONNECTIONS, states);
     }
 
     fn replacements(&mut self) {
@@ -206,87 +261,87 @@ impl Builder<'_> {
             ("failed", failed),
         ];
         self.by(names::REPLACEMENTS, names::OUTCOME, &outcomes);
-        self.began_with_the_machine();
+        // Only the committed ones are handed on: the first of the points.
+        self.began_with_the_machine(1);
+        if let Some(ns) = self.snapshot.blackout_ns {
+            self.family(names::BLACKOUT, [([None, None], seconds(ns))]);
+        }
+        let moments = ["stop", "early"].iter().zip(&self.snapshot.flushes);
+        let moments = moments.map(|(moment, durations)| {
+            let moment = Some((names::FLUSH_MOMENT, Label::Text(moment)));
+            ([moment, None], Value::Histogram(durations.clone()))
+        });
+        self.family(names::FLUSH_DURATION, moments);
     }
 
-    fn since_cold_boot(&mut self, metric: names::Metric, number: u64) {
+    fn since_cold_boot(&mut self, metric: Metric, number: u64) {
         self.number(metric, number);
-        self.began_with_the_machine();
+        self.began_with_the_machine(1);
     }
 
-    /// The last metric crosses the jump: its start is the cold boot, not the instar's entry.
-    fn began_with_the_machine(&mut self) {
-        if let Some(proto::Metric {
-            data: Some(Data::Sum(sum)),
-            ..
-        }) = self.metrics.last_mut()
+    /// The first points of the last metric cross the jump: their start is the cold boot, not the instar's entry.
+    fn began_with_the_machine(&mut self, points: usize) {
+        let last = self.families.iter_mut().next_back();
+        for point in last
+            .into_iter()
+            .flat_map(|family| &mut family.points)
+            .take(points)
         {
-            for point in &mut sum.data_points {
-                point.start_time_unix_nano = self.snapshot.boot_unix_ns;
-            }
+            point.start_unix_ns = self.snapshot.boot_unix_ns;
         }
     }
 
     fn telemetry(&mut self) {
         let counters = self.snapshot.telemetry;
-        let mut points = Vec::with_capacity(9);
-        for signal in Signal::ALL {
-            for (result, counts) in [
-                ("delivered", counters.delivered),
-                ("rejected", counters.rejected),
-                ("dropped", counters.dropped),
-            ] {
-                let attributes = [(names::SIGNAL, signal.name()), (names::RESULT, result)];
-                points.push(self.point(Number::Int(signed(counts[signal.index()])), &attributes));
-            }
-        }
-        self.metric(names::EXPORTS, points);
+        let requests = [
+            ("delivered", counters.delivered),
+            ("rejected", counters.rejected),
+            ("dropped", counters.dropped),
+        ];
+        self.by_signal(names::EXPORTS, names::RESULT, &requests);
         self.number(names::EXPORT_RETRIES, counters.retries);
         self.number(names::REJECTED_ITEMS, counters.rejected_items);
         self.number(names::EXPORT_QUEUE, counters.queued_bytes);
+        let cycles = [("encode", counters.encode_cycles), ("send", counters.send_cycles)];
+        self.by_signal(names::EXPORT_CYCLES, names::STEP, &cycles);
     }
 
-    fn number(&mut self, metric: names::Metric, number: u64) {
-        let points = alloc::vec![self.point(Number::Int(signed(number)), &[])];
-        self.metric(metric, points);
-    }
-
-    fn by(&mut self, metric: names::Metric, attribute: Attribute, numbers: &[(&str, u64)]) {
-        let point =
-            |(value, number): &(&str, u64)| self.point(Number::Int(signed(*number)), &[(attribute, value)]);
-        let points = numbers.iter().map(point).collect();
-        self.metric(metric, points);
-    }
-
-    fn point(&self, number: Number, attributes: &[(Attribute, &str)]) -> NumberDataPoint {
-        NumberDataPoint {
-            start_time_unix_nano: self.snapshot.start_unix_ns,
-            time_unix_nano: self.snapshot.now_unix_ns,
-            value: Some(number),
-            attributes: attributes
-                .iter()
-                .map(|(name, value)| KeyValue::new(*name, (*value).into()))
-                .collect(),
-        }
-    }
-
-    fn metric(&mut self, metric: names::Metric, data_points: Vec<NumberDataPoint>) {
-        let sum = |data_points, is_monotonic| {
-            Data::Sum(Sum {
-                data_points,
-                aggregation_temporality: proto::CUMULATIVE,
-                is_monotonic,
+    /// Numbers by signal, and by one thing more.
+    fn by_signal(&mut self, metric: Metric, attribute: Attribute, numbers: &[(&'static str, [u64; 3])]) {
+        let points = Signal::ALL.into_iter().flat_map(|signal| {
+            numbers.iter().map(move |(value, numbers)| {
+                let signal_name = Some((names::SIGNAL, Label::Text(signal.name())));
+                let value = Some((attribute, Label::Text(value)));
+                ([signal_name, value], numbers[signal.index()].into())
             })
-        };
-        let data = Some(match metric.kind {
-            Kind::Gauge => Data::Gauge(Gauge { data_points }),
-            Kind::Counter => sum(data_points, true),
-            Kind::UpDownCounter => sum(data_points, false),
         });
-        self.metrics.push(proto::Metric {
-            name: metric.name.into(),
-            unit: metric.unit.into(),
-            data,
-        });
+        self.family(metric, points);
     }
+
+    fn number(&mut self, metric: Metric, number: u64) {
+        self.family(metric, [([None, None], number.into())]);
+    }
+
+    fn by(&mut self, metric: Metric, attribute: Attribute, numbers: &[(&'static str, u64)]) {
+        let points = numbers
+            .iter()
+            .map(|(value, number)| ([Some((attribute, Label::Text(value))), None], (*number).into()));
+        self.family(metric, points);
+    }
+
+    fn family(&mut self, metric: Metric, points: impl IntoIterator<Item = (Attributes, Value)>) {
+        let points = points.into_iter().map(|(attributes, value)| Point {
+            attributes,
+            start_unix_ns: self.snapshot.start_unix_ns,
+            value,
+        });
+        let points = points.collect();
+        self.families.push(Family { metric, points });
+    }
+}
+
+type Attributes = [Option<(Attribute, Label)>; 2];
+
+fn seconds(ns: u64) -> Value {
+    Value::Double(ns as f64 / 1e9)
 }

@@ -3,35 +3,62 @@
 //! Everything here is pure: no device, no clock, no socket. Time is an argument, randomness a seed, and the caller
 //! moves the bytes:
 //!
-//! 1. [`metrics::body`], [`logs::body`] and [`span::body`] encode one request each;
+//! 1. [`otlp::body`], [`logs::body`] and [`span::body`] encode one request each;
 //! 2. [`exporter::Exporter::push`] queues it, within bounds;
 //! 3. the caller's loop asks [`exporter::Exporter::next`] what to do, writes [`http_request::request_head`] and the
 //!    body to a socket, feeds what comes back to a [`http_request::ResponseParser`], and reports to the exporter.
 //!
-//! What may leave the machine is listed in [`names`], and nowhere else.
+//! Metrics go two ways: [`metrics::families`] makes families of points of a snapshot, [`otlp`] writes them for a collector, and
+//! [`prometheus`] for who comes and asks. What may leave the machine is listed in [`names`]; an application's own metrics are
+//! made with [`Counter`], [`Gauge`] and [`Histogram`].
 
 pub mod config;
 pub mod exporter;
+pub(crate) mod flushes;
+mod histogram;
+mod http_date;
 pub mod http_request;
+pub mod instruments;
 pub mod logs;
 pub mod metrics;
+pub mod model;
 pub mod names;
+pub mod otlp;
 mod percent;
+#[cfg(feature = "prometheus")]
+pub mod prometheus;
 mod proto;
 pub(crate) mod push;
 pub mod queue;
 pub mod resource;
+#[cfg(feature = "prometheus")]
+mod scrape;
 pub(crate) mod sink;
+mod snapshot;
 pub mod span;
+pub mod story;
+mod units;
+pub(crate) mod upgrade;
 
 #[cfg(test)]
 mod exporter_tests;
 #[cfg(test)]
 mod http_request_tests;
 #[cfg(test)]
+mod instruments_tests;
+#[cfg(all(test, feature = "prometheus"))]
+mod manual_tests;
+#[cfg(all(test, feature = "prometheus"))]
+mod prometheus_tests;
+#[cfg(test)]
+mod story_tests;
+#[cfg(test)]
 mod wire_tests;
 
+pub use instruments::{Counter, Gauge, Histogram};
 pub use proto::{Resource, Value};
+#[cfg(feature = "prometheus")]
+pub(crate) use scrape::scrape;
 
 /// The three kinds of telemetry, each with its own request and its own path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,8 +1,10 @@
 //! The allow-list: every attribute and every metric that may leave the machine.
 //!
 //! An [`Attribute`] cannot be made outside this file, and only an [`Attribute`] can be exported, so this list is
-//! complete by construction. The one exception is what the operator wrote into `OTEL_RESOURCE_ATTRIBUTES`: it comes
-//! from outside the machine and tells nobody anything new. Nothing here may carry memory contents or addresses.
+//! complete by construction. There are two exceptions. What the operator wrote into `OTEL_RESOURCE_ATTRIBUTES` comes from
+//! outside the machine and tells nobody anything new. And an application has metrics of its own ([`super::instruments`]):
+//! their names are part of the signed image, their values are numbers, and they have no attributes. Nothing here may carry memory
+//! contents or addresses.
 //!
 //! Names and units follow OpenTelemetry's semantic conventions where these have one (a test compares); our own begin
 //! with `instar.`.
@@ -32,6 +34,8 @@ pub enum Kind {
     UpDownCounter,
     /// A reading that is not worth adding up.
     Gauge,
+    /// How often something measured was how large: cumulative counts by explicit bounds.
+    Histogram,
 }
 
 /// A metric that may be exported.
@@ -40,6 +44,7 @@ pub struct Metric {
     pub(super) name: &'static str,
     pub(super) unit: &'static str,
     pub(super) kind: Kind,
+    pub(super) description: &'static str,
 }
 
 impl Metric {
@@ -55,10 +60,14 @@ impl Metric {
     pub const fn kind(self) -> Kind {
         self.kind
     }
+    /// What it tells, in a sentence.
+    pub const fn description(self) -> &'static str {
+        self.description
+    }
 }
 
-// The description is both the constant's documentation and a row of the list from which the manual is written. An image
-// that does not ask for the list does not contain it.
+// The description is both the constant's documentation and a row of the manual (`docs/telemetry.md`). An image that does not
+// ask for the list of attributes does not contain it; a metric's description is what Prometheus shows as its help.
 macro_rules! attributes {
     ($($constant:ident = $name:literal, $description:literal;)*) => {
         $(#[doc = $description] pub const $constant: Attribute = Attribute($name);)*
@@ -71,9 +80,14 @@ macro_rules! attributes {
 macro_rules! metrics {
     ($($constant:ident = $kind:ident $name:literal [$unit:literal], $description:literal;)*) => {
         $(#[doc = $description]
-        pub const $constant: Metric = Metric { name: $name, unit: $unit, kind: Kind::$kind };)*
-        /// Every metric with its description, for the manual.
-        pub const METRICS: &[(Metric, &str)] = &[$(($constant, $description)),*];
+        pub const $constant: Metric = Metric {
+            name: $name,
+            unit: $unit,
+            kind: Kind::$kind,
+            description: $description,
+        };)*
+        /// Every metric of the library OS, for the manual.
+        pub const METRICS: &[Metric] = &[$($constant),*];
     };
 }
 
@@ -107,12 +121,18 @@ attributes! {
     CORE = "cpu.logical_number", "A core's number, from 0.";
     CORES = "instar.cores", "Number of cores that took part.";
     ERROR_TYPE = "error.type", "The error's code, as the control plane has it.";
+    CPU_MODE = "cpu.mode", "`system` (at work) or `idle` (halted).";
     MEMORY_STATE = "system.memory.state", "`free` or `used`.";
     CHUNK_STATE = "instar.chunk.state", "`free`, `own`, `staged`, `predecessor`, `private` or `preserved`.";
     PRIVATE_PURPOSE = "instar.private.purpose", "Whom private memory is for: `module` (the TDX module) or `td` (a guest).";
     PRIVATE_PAGES_RESET = "instar.private.pages_reset", "Private pages of 4 KiB that were reset before the jump.";
     DIRECTION = "network.io.direction", "`receive` or `transmit`.";
+    TRANSPORT = "network.transport", "`tcp`.";
+    CONNECTION_STATE = "network.connection.state", "A TCP socket's state, as RFC 9293 has it: `listen`, `established`, `time_wait` and so on.";
+    KEYID_KIND = "instar.keyid.kind", "`mktme` or `tdx`.";
+    FLUSH_MOMENT = "instar.flush.moment", "`stop` (nobody is served meanwhile) or `early` (before that).";
     SIGNAL = "instar.telemetry.signal", "`metrics`, `logs` or `traces`.";
+    STEP = "instar.telemetry.step", "`encode` or `send`.";
     RESULT = "instar.telemetry.result", "`delivered`, `rejected` (by the collector) or `dropped` (here).";
 }
 
@@ -120,21 +140,29 @@ metrics! {
     UPTIME = Gauge "system.uptime" ["s"], "Time since this instar was entered.";
     MEMORY_USAGE = UpDownCounter "system.memory.usage" ["By"], "The machine's memory by state.";
     MEMORY_LIMIT = UpDownCounter "system.memory.limit" ["By"], "The machine's memory.";
+    CPU_TIME = Counter "system.cpu.time" ["s"], "Time that each core has spent at work and halted.";
     CPU_COUNT = UpDownCounter "system.cpu.logical.count" ["{cpu}"], "Cores online.";
     NETWORK_IO = Counter "system.network.io" ["By"], "Bytes received and transmitted.";
     NETWORK_PACKETS = Counter "system.network.packet.count" ["{packet}"], "Packets received and transmitted.";
     NETWORK_DROPS = Counter "system.network.packet.dropped" ["{packet}"], "Packets dropped though they had no error.";
+    NETWORK_ERRORS = Counter "system.network.errors" ["{error}"], "Frames that the network card received damaged or too long, or did not take.";
+    CONNECTIONS = UpDownCounter "system.network.connection.count" ["{connection}"], "TCP sockets by state.";
+    TASKS = UpDownCounter "instar.tasks" ["{task}"], "Tasks that have not ended, by the core that runs them.";
     CHUNKS = UpDownCounter "instar.chunks" ["{chunk}"], "Chunks of memory by state.";
     PRIVATE_PAGES = UpDownCounter "instar.private.pages" ["{page}"], "Private pages of 4 KiB, by purpose.";
+    KEYIDS = Gauge "instar.keyids" ["{keyid}"], "KeyIDs as the BIOS has divided them, where there is such a register.";
     HEAP_SIZE = UpDownCounter "instar.heap.size" ["By"], "The heap's size.";
     HEAP_USAGE = UpDownCounter "instar.heap.usage" ["By"], "What of the heap is used.";
     MACHINE_CHECKS = Counter "instar.machine_checks" ["{error}"], "Machine-check errors since cold boot that the machine has survived.";
     NMIS = Counter "instar.nmis" ["{interrupt}"], "Non-maskable interrupts since cold boot: those of a stop, and those that nobody here sent.";
-    SECURITY_FLOOR = Gauge "instar.security_floor" ["1"], "The security version below which the machine takes no image.";
-    REPLACEMENTS = Counter "instar.replacements" ["{replacement}"], "Replacements since cold boot, by outcome.";
+    SECURITY_FLOOR = Gauge "instar.security_floor" ["{version}"], "The security version below which the machine takes no image.";
+    REPLACEMENTS = Counter "instar.replacements" ["{replacement}"], "Replacements by outcome: the committed ones since cold boot, the others since this instar was entered, which went on after them.";
+    BLACKOUT = Gauge "instar.replacement.blackout" ["s"], "How long nobody answered in the newest committed replacement, once that is known.";
+    FLUSH_DURATION = Histogram "instar.flush.duration" ["s"], "Duration of a core's cache flush, in the replacements that this instar took part in: the one that brought it here, and those that it went on after.";
     EXPORTS = Counter "instar.telemetry.requests" ["{request}"], "Export requests by signal and result.";
     EXPORT_RETRIES = Counter "instar.telemetry.retries" ["{request}"], "Export requests that were sent again.";
     REJECTED_ITEMS = Counter "instar.telemetry.rejected_items" ["{item}"], "Points, records and spans that the collector refused in requests it accepted.";
+    EXPORT_CYCLES = Counter "instar.telemetry.cycles" ["{cycle}"], "Cycles of the time-stamp counter that export requests took to encode (traces: not measured) and to send, waiting not included.";
     EXPORT_QUEUE = UpDownCounter "instar.telemetry.queue.usage" ["By"], "Bytes that wait for the collector.";
 }
 
@@ -157,7 +185,10 @@ mod tests {
             (VCS_REVISION, attribute::VCS_REF_HEAD_REVISION),
             (CORE, attribute::CPU_LOGICAL_NUMBER),
             (ERROR_TYPE, attribute::ERROR_TYPE),
+            (CPU_MODE, attribute::CPU_MODE),
             (MEMORY_STATE, attribute::SYSTEM_MEMORY_STATE),
+            (TRANSPORT, attribute::NETWORK_TRANSPORT),
+            (CONNECTION_STATE, attribute::NETWORK_CONNECTION_STATE),
             (DIRECTION, attribute::NETWORK_IO_DIRECTION),
         ];
         for (attribute, convention) in ours {
@@ -176,17 +207,20 @@ mod tests {
             (UPTIME, metric::SYSTEM_UPTIME),
             (MEMORY_USAGE, metric::SYSTEM_MEMORY_USAGE),
             (MEMORY_LIMIT, metric::SYSTEM_MEMORY_LIMIT),
+            (CPU_TIME, metric::SYSTEM_CPU_TIME),
             (CPU_COUNT, metric::SYSTEM_CPU_LOGICAL_COUNT),
             (NETWORK_IO, metric::SYSTEM_NETWORK_IO),
             (NETWORK_PACKETS, metric::SYSTEM_NETWORK_PACKET_COUNT),
             (NETWORK_DROPS, metric::SYSTEM_NETWORK_PACKET_DROPPED),
+            (NETWORK_ERRORS, metric::SYSTEM_NETWORK_ERRORS),
+            (CONNECTIONS, metric::SYSTEM_NETWORK_CONNECTION_COUNT),
         ];
         for (metric, convention) in ours {
             assert_eq!(metric.name(), convention);
         }
         let conventional = METRICS
             .iter()
-            .filter(|(metric, _)| !metric.name().starts_with("instar."));
+            .filter(|metric| !metric.name().starts_with("instar."));
         assert_eq!(
             conventional.count(),
             ours.len(),
@@ -201,12 +235,9 @@ mod tests {
             assert_eq!(Attribute::named(attribute.name()), Some(*attribute));
             assert!(ATTRIBUTES[..index].iter().all(|(other, _)| other != attribute));
         }
-        for (index, (metric, _)) in METRICS.iter().enumerate() {
-            assert!(
-                METRICS[..index]
-                    .iter()
-                    .all(|(other, _)| other.name() != metric.name())
-            );
+        for (index, metric) in METRICS.iter().enumerate() {
+            assert!(metric.description().ends_with('.'), "{}", metric.name());
+            assert!(METRICS[..index].iter().all(|other| other.name() != metric.name()));
         }
         assert_eq!(Attribute::named("user.password"), None);
     }

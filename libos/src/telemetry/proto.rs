@@ -109,7 +109,7 @@ pub struct Metric {
     pub name: String,
     #[prost(string, tag = "3")]
     pub unit: String,
-    #[prost(oneof = "Data", tags = "5, 7")]
+    #[prost(oneof = "Data", tags = "5, 7, 9")]
     pub data: Option<Data>,
 }
 
@@ -119,6 +119,8 @@ pub enum Data {
     Gauge(Gauge),
     #[prost(message, tag = "7")]
     Sum(Sum),
+    #[prost(message, tag = "9")]
+    Histogram(Histogram),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -150,6 +152,34 @@ pub struct NumberDataPoint {
     #[prost(oneof = "Number", tags = "4, 6")]
     pub value: Option<Number>,
     #[prost(message, repeated, tag = "7")]
+    pub attributes: Vec<KeyValue>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Histogram {
+    #[prost(message, repeated, tag = "1")]
+    pub data_points: Vec<HistogramDataPoint>,
+    /// An `AggregationTemporality`: always [`CUMULATIVE`].
+    #[prost(int32, tag = "2")]
+    pub aggregation_temporality: i32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct HistogramDataPoint {
+    #[prost(fixed64, tag = "2")]
+    pub start_time_unix_nano: u64,
+    #[prost(fixed64, tag = "3")]
+    pub time_unix_nano: u64,
+    #[prost(fixed64, tag = "4")]
+    pub count: u64,
+    #[prost(double, optional, tag = "5")]
+    pub sum: Option<f64>,
+    /// One more than there are bounds.
+    #[prost(fixed64, repeated, tag = "6")]
+    pub bucket_counts: Vec<u64>,
+    #[prost(double, repeated, tag = "7")]
+    pub explicit_bounds: Vec<f64>,
+    #[prost(message, repeated, tag = "9")]
     pub attributes: Vec<KeyValue>,
 }
 
@@ -195,8 +225,13 @@ pub struct LogRecord {
     pub severity_text: String,
     #[prost(message, optional, tag = "5")]
     pub body: Option<AnyValue>,
+    /// W3C's trace flags in the low byte.
+    #[prost(fixed32, tag = "8")]
+    pub flags: u32,
     #[prost(bytes = "vec", tag = "9")]
     pub trace_id: Vec<u8>,
+    #[prost(bytes = "vec", tag = "10")]
+    pub span_id: Vec<u8>,
     #[prost(fixed64, tag = "11")]
     pub observed_time_unix_nano: u64,
 }
@@ -247,7 +282,15 @@ pub struct Span {
     pub events: Vec<Event>,
     #[prost(message, optional, tag = "15")]
     pub status: Option<Status>,
+    /// W3C's trace flags in the low byte, and `SpanFlags`.
+    #[prost(fixed32, tag = "16")]
+    pub flags: u32,
 }
+
+/// `SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK`: the next bit is told.
+pub const SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE: u32 = 0x100;
+/// `SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK`: the parent is another process's.
+pub const SPAN_FLAGS_CONTEXT_IS_REMOTE: u32 = 0x200;
 
 /// `SPAN_KIND_INTERNAL`.
 pub const SPAN_KIND_INTERNAL: i32 = 1;

@@ -1,9 +1,10 @@
-//! The task that sends telemetry to the collector. It is the only one that ever waits for the collector.
+//! The two tasks that bring telemetry to the collector: one encodes and queues, one sends. The second is the only one that
+//! ever waits for the collector.
 
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
-use core::future::{Future, poll_fn};
+use core::future::{Future, pending, poll_fn};
 use core::net::{Ipv4Addr, SocketAddrV4};
 use core::pin::pin;
 use core::task::Poll;
@@ -16,13 +17,15 @@ use super::exporter::{Action, Failure, REQUEST_TIMEOUT_NS};
 use super::http_request::{Response, ResponseParser, request_head};
 use super::percent::hex;
 use super::sink::{self, Labels, WORK};
+use super::snapshot::queue_metrics;
 use super::{Signal, config::EndpointError};
+use crate::cpu::registers::tsc;
 use crate::cpu::{CoreId, current, time};
 use crate::net::{Across, TcpOptions, TcpStream, default_network, resolve};
 use crate::replace::handover::Handover;
 use crate::replace::machine::Machine;
 use crate::start::Start;
-use crate::task::{sleep_until, spawn_on, timeout};
+use crate::task::{sleep, sleep_until, spawn_on, timeout};
 
 type Pairs = Result<Vec<(String, String)>, config::PairsError>;
 
@@ -60,7 +63,6 @@ pub(crate) fn start(start: &Start, handover: Option<&Handover>, machine: &'stati
         ),
         host_id: machine.host_id().into(),
         measurement: hex(&machine.measurement().0),
-        entered: start.entered,
     };
     let undelivered = handover.iter().flat_map(|handover| &handover.undelivered);
     let undelivered = undelivered
@@ -68,58 +70,150 @@ pub(crate) fn start(start: &Start, handover: Option<&Handover>, machine: &'stati
     sink::open(labels, undelivered.collect());
     info!("telemetry goes to {}", endpoint.authority);
     let last = current::online().iter().last().unwrap_or(CoreId::BOOT);
-    spawn_on(last, run(machine, endpoint, headers)).detach();
+    let sender = Sender {
+        endpoint,
+        headers,
+        limit: Duration::from_nanos(REQUEST_TIMEOUT_NS),
+        connection: None,
+    };
+    spawn_on(last, encode(machine)).detach();
+    spawn_on(last, sender.run()).detach();
 }
 
 fn complain(error: &EndpointError) {
     warn!("no telemetry is sent: OTEL_EXPORTER_OTLP_ENDPOINT: {error}");
 }
 
-async fn run(machine: &'static Machine, endpoint: Endpoint, headers: Vec<(String, String)>) {
-    let mut connection = None;
-    let (mut logs_at, mut metrics_at) = (time::now(), time::now());
+/// Queues what has come together, in time whatever the collector does.
+async fn encode(machine: &'static Machine) {
+    let mut metrics_at = time::now();
     loop {
-        let now = time::now();
-        if now >= logs_at {
-            sink::queue_logs();
-            logs_at = now + LOGS_EVERY;
+        counted(Signal::Logs, sink::queue_logs);
+        if time::now() >= metrics_at {
+            counted(Signal::Metrics, || queue_metrics(machine));
+            metrics_at = time::now() + METRICS_EVERY;
         }
-        if now >= metrics_at {
-            sink::queue_metrics(machine);
-            metrics_at = now + METRICS_EVERY;
-        }
-        let action = sink::with_exporter(|exporter| exporter.next(now.0)).unwrap_or(Action::Idle);
-        match action {
-            Action::Send { signal, body, .. } => {
-                let head = request_head(&endpoint, signal, &headers, body.len());
-                let limit = Duration::from_nanos(REQUEST_TIMEOUT_NS);
-                let result = match timeout(limit, exchange(&endpoint, &mut connection, &head, &body)).await {
-                    Ok(result) => result,
-                    Err(_) => Err(Failure::TimedOut),
-                };
-                let now = time::now().0;
-                if !matches!(&result, Ok(response) if response.reusable) {
-                    connection = None;
-                }
-                sink::with_exporter(|exporter| match result {
-                    Ok(response) => {
-                        exporter.on_response(now, response.status, response.retry_after, &response.body)
-                    }
-                    Err(failure) => exporter.on_failure(now, failure),
-                });
-            }
-            Action::WaitUntil(ns) => work_or(time::Instant(ns).min(logs_at).min(metrics_at)).await,
-            Action::Idle => work_or(logs_at.min(metrics_at)).await,
-        }
+        WORK.notify();
+        sleep(LOGS_EVERY).await;
     }
 }
 
-/// Until there is something to send, or `at`.
-async fn work_or(at: time::Instant) {
-    let mut sleep = pin!(sleep_until(at));
+/// Encodes, and counts the cycles.
+fn counted(signal: Signal, encode: impl FnOnce()) {
+    let start = tsc();
+    encode();
+    let cycles = tsc().saturating_sub(start);
+    sink::with_exporter(|exporter| exporter.encoded(signal, cycles));
+}
+
+/// Who sends.
+struct Sender {
+    endpoint: Endpoint,
+    headers: Vec<(String, String)>,
+    /// The longest that a request may take.
+    limit: Duration,
+    /// What the last answer has left open.
+    connection: Option<TcpStream>,
+}
+
+/// Why there is no answer, and whether there was a part of one.
+struct Silence {
+    failure: Failure,
+    heard: bool,
+}
+
+impl Sender {
+    async fn run(mut self) {
+        loop {
+            let now = time::now();
+            match sink::with_exporter(|exporter| exporter.next(now.0)).unwrap_or(Action::Idle) {
+                Action::Send { signal, body, .. } => {
+                    let mut cycles = 0;
+                    let result = cycles_of(&mut cycles, self.exchange(signal, &body)).await;
+                    let now = time::now().0;
+                    sink::with_exporter(|exporter| {
+                        exporter.sent(signal, cycles);
+                        match result {
+                            Ok(response) => exporter.on_response(
+                                now,
+                                response.status,
+                                response.retry_after,
+                                &response.body,
+                            ),
+                            Err(failure) => exporter.on_failure(now, failure),
+                        }
+                    });
+                }
+                Action::WaitUntil(ns) => work_or(sleep_until(time::Instant(ns))).await,
+                Action::Idle => work_or(pending()).await,
+            }
+        }
+    }
+
+    /// One request and its answer, on the connection that is open or on a new one. An open connection that turns out to
+    /// have been closed by the collector is no failure: the request is sent once more, on a new one.
+    async fn exchange(&mut self, signal: Signal, body: &[u8]) -> Result<Response, Failure> {
+        let head = request_head(&self.endpoint, signal, &self.headers, body.len());
+        let until = time::now() + self.limit;
+        if let Some(open) = self.connection.take() {
+            match self.ask(open, &head, body, until).await {
+                Err(Silence {
+                    failure: Failure::Interrupted,
+                    heard: false,
+                }) => {}
+                answered => return answered.map_err(|silence| silence.failure),
+            }
+        }
+        let dialled = timeout(left(until), dial(&self.endpoint)).await;
+        let stream = dialled.unwrap_or(Err(Failure::Connect))?;
+        let answered = self.ask(stream, &head, body, until).await;
+        answered.map_err(|silence| silence.failure)
+    }
+
+    /// Asks on this connection, and keeps it if another request may follow.
+    async fn ask(
+        &mut self,
+        mut stream: TcpStream,
+        head: &[u8],
+        body: &[u8],
+        until: time::Instant,
+    ) -> Result<Response, Silence> {
+        let mut heard = false;
+        let answer = timeout(left(until), converse(&mut stream, head, body, &mut heard)).await;
+        let answer = answer.unwrap_or(Err(Failure::TimedOut));
+        match &answer {
+            Ok(response) if response.reusable => self.connection = Some(stream),
+            // Its end is all that is still to come.
+            Ok(response) if response.complete => drop(stream),
+            // Whatever else the collector has to say, it need not.
+            _ => stream.abort(),
+        }
+        answer.map_err(|failure| Silence { failure, heard })
+    }
+}
+
+fn left(until: time::Instant) -> Duration {
+    Duration::from_nanos(until.0.saturating_sub(time::now().0))
+}
+
+/// `future`'s result; the time-stamp counter's cycles that it ran are added to `cycles`, those that it waited are not.
+async fn cycles_of<F: Future>(cycles: &mut u64, future: F) -> F::Output {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        let start = tsc();
+        let poll = future.as_mut().poll(cx);
+        *cycles += tsc().saturating_sub(start);
+        poll
+    })
+    .await
+}
+
+/// Until there is something to send, or `wait` is over.
+async fn work_or(wait: impl Future<Output = ()>) {
+    let mut wait = pin!(wait);
     poll_fn(|cx| {
         let work = WORK.poll(cx).is_ready();
-        if sleep.as_mut().poll(cx).is_ready() || work {
+        if wait.as_mut().poll(cx).is_ready() || work {
             Poll::Ready(())
         } else {
             Poll::Pending
@@ -128,33 +222,17 @@ async fn work_or(at: time::Instant) {
     .await;
 }
 
-/// One request and its answer, on the connection that is open or on a new one. An open connection that turns out to have
-/// been closed by the collector is no failure: the request is sent once more on a new one.
-async fn exchange(
-    endpoint: &Endpoint,
-    connection: &mut Option<TcpStream>,
-    head: &[u8],
-    body: &[u8],
-) -> Result<Response, Failure> {
-    if let Some(open) = connection {
-        match ask(open, head, body).await {
-            Err(Failure::Interrupted) => *connection = None,
-            result => return result,
-        }
-    }
+async fn dial(endpoint: &Endpoint) -> Result<TcpStream, Failure> {
     let address = address(endpoint).await?;
-    let Some(network) = default_network() else {
-        return Err(Failure::Connect);
-    };
+    let network = default_network().ok_or(Failure::Connect)?;
     // What a predecessor has not delivered, its successor sends: a connection that waited would have nothing to say.
     let options = TcpOptions {
         across: Across::Reset,
         ..TcpOptions::default()
     };
-    let stream = TcpStream::connect_on(network, SocketAddrV4::new(address, endpoint.port), options)
+    TcpStream::connect_on(network, SocketAddrV4::new(address, endpoint.port), options)
         .await
-        .map_err(|_| Failure::Connect)?;
-    ask(connection.insert(stream), head, body).await
+        .map_err(|_| Failure::Connect)
 }
 
 async fn address(endpoint: &Endpoint) -> Result<Ipv4Addr, Failure> {
@@ -164,9 +242,17 @@ async fn address(endpoint: &Endpoint) -> Result<Ipv4Addr, Failure> {
     }
 }
 
-async fn ask(stream: &mut TcpStream, head: &[u8], body: &[u8]) -> Result<Response, Failure> {
-    stream.write_all(head).await.map_err(|_| Failure::Interrupted)?;
-    stream.write_all(body).await.map_err(|_| Failure::Interrupted)?;
+/// Sends a request and reads its answer; `heard` tells whether anything came.
+async fn converse(
+    stream: &mut TcpStream,
+    head: &[u8],
+    body: &[u8],
+    heard: &mut bool,
+) -> Result<Response, Failure> {
+    // A collector may refuse a request before it has read all of it, and close: what it said is still to be read.
+    if stream.write_all(head).await.is_ok() {
+        let _ = stream.write_all(body).await;
+    }
     let mut parser = ResponseParser::new();
     let mut piece = vec![0; 1024];
     loop {
@@ -174,6 +260,7 @@ async fn ask(stream: &mut TcpStream, head: &[u8], body: &[u8]) -> Result<Respons
         if count == 0 {
             return parser.end().map_err(Failure::from);
         }
+        *heard = true;
         if let Some(response) = parser.feed(&piece[..count]).map_err(Failure::from)? {
             return Ok(response);
         }

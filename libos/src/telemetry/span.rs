@@ -32,29 +32,6 @@ impl TraceId {
     pub fn text(self) -> String {
         hex(&self.0)
     }
-
-    /// The id of a span of this trace, from numbers instead of chance: the same span sent twice (from the queue that
-    /// crossed the jump, and again after a rollback) has the same id, and both instars know the root's without handing
-    /// it over. Different for each `(generation, index)`; the root is `(0, 0)`.
-    pub fn span_id(self, generation: u64, index: u32) -> SpanId {
-        // SplitMix64's finalizer: each step is a bijection, so two numbers that differ give ids that differ as long as
-        // generation * 2^20 + index does.
-        let (high, low) = self.0.split_at(8);
-        let half = |bytes: &[u8]| {
-            bytes
-                .iter()
-                .fold(0u64, |number, byte| number << 8 | u64::from(*byte))
-        };
-        let mut mixed = half(high) ^ half(low).rotate_left(1) ^ (generation << 20).wrapping_add(index.into());
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        SpanId::new((mixed ^ (mixed >> 31)).to_be_bytes())
-    }
-
-    /// The root of a trace that begins in this machine.
-    pub fn root(self) -> SpanId {
-        self.span_id(0, 0)
-    }
 }
 
 impl SpanId {
@@ -72,20 +49,52 @@ impl SpanId {
     pub fn text(self) -> String {
         hex(&self.0)
     }
+
+    /// The id of a part of this span, which is a random one: from numbers instead of chance, so that a span that is told twice
+    /// has the same id. Different for each `(generation, index)`. Not made from the trace's id, which many machines may have
+    /// from one pipeline, or one machine twice.
+    pub fn part(self, generation: u64, index: u32) -> SpanId {
+        // SplitMix64's finalizer: each step is a bijection, so two numbers that differ give ids that differ as long as
+        // generation * 2^20 + index does.
+        let mut mixed = u64::from_be_bytes(self.0) ^ (generation << 20).wrapping_add(index.into());
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        SpanId::new((mixed ^ (mixed >> 31)).to_be_bytes())
+    }
 }
 
-/// The trace and the parent's span of a W3C `traceparent` header: `00-TRACE-SPAN-FLAGS`. `None` if it is anything else;
-/// then a new trace begins (W3C Trace Context, section 3.2).
-pub fn traceparent(header: &str) -> Option<(TraceId, SpanId)> {
+/// `trace-flags`: whoever has this span may have recorded it (W3C Trace Context, section 3.2.2.5).
+pub const SAMPLED: u8 = 0x01;
+/// `trace-flags`: the trace id is random (W3C Trace Context level 2, section 3.2.2.5).
+pub const RANDOM: u8 = 0x02;
+
+/// A span as others refer to it: what a `traceparent` header says, and what log records carry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Context {
+    /// Its trace.
+    pub trace_id: TraceId,
+    /// The span.
+    pub span_id: SpanId,
+    /// The `trace-flags`.
+    pub flags: u8,
+}
+
+/// What a W3C `traceparent` header says: `00-TRACE-SPAN-FLAGS`. `None` if it is anything else; then a new trace begins (W3C
+/// Trace Context, section 3.2).
+pub fn traceparent(header: &str) -> Option<Context> {
     let mut fields = header.trim_ascii().split('-');
     let version: [u8; 1] = unhex(fields.next()?)?;
     let trace: [u8; 16] = unhex(fields.next()?)?;
     let span: [u8; 8] = unhex(fields.next()?)?;
-    let _flags: [u8; 1] = unhex(fields.next()?)?;
+    let [flags]: [u8; 1] = unhex(fields.next()?)?;
     // Later versions may have more fields, version 0 has not, and version 255 is invalid.
     let more = fields.next().is_some();
     let valid = version[0] != 0xff && !(version[0] == 0 && more) && trace != [0; 16] && span != [0; 8];
-    valid.then_some((TraceId(trace), SpanId(span)))
+    valid.then_some(Context {
+        trace_id: TraceId(trace),
+        span_id: SpanId(span),
+        flags,
+    })
 }
 
 fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
@@ -134,6 +143,10 @@ pub struct Span {
     pub span_id: SpanId,
     /// The span that this one is a part of; none for the root of a trace that began here.
     pub parent: Option<SpanId>,
+    /// Whether that one is another machine's.
+    pub parent_is_remote: bool,
+    /// The trace's flags: [`SAMPLED`], [`RANDOM`].
+    pub flags: u8,
     /// Begin.
     pub start_ns: u64,
     /// End; not before the beginning.
@@ -163,6 +176,8 @@ impl Span {
             trace_id,
             span_id,
             parent,
+            parent_is_remote: false,
+            flags: SAMPLED,
             start_ns,
             end_ns,
             attributes,
@@ -204,6 +219,13 @@ impl Span {
                 message: message.cloned().unwrap_or_default(),
                 code,
             }),
+            flags: u32::from(self.flags)
+                | proto::SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE
+                | if self.parent_is_remote {
+                    proto::SPAN_FLAGS_CONTEXT_IS_REMOTE
+                } else {
+                    0
+                },
         }
     }
 }

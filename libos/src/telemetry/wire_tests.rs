@@ -1,11 +1,12 @@
 //! What we encode, decoded with the official types.
 
 use super::exporter::Counters;
-use super::metrics::{Chunks, Network, Replacements, Snapshot};
+use super::metrics::{Chunks, Core, KeyIds, Network, Replacements, Snapshot};
+use super::model::Distribution;
 use super::names::{self, Kind};
 use super::resource::{Identity, resource, uuid_v4};
-use super::span::{Event, Outcome, Span, SpanId, TraceId, traceparent};
-use super::{Resource, logs, metrics, span};
+use super::span::{Context, Event, Outcome, Span, SpanId, TraceId, traceparent};
+use super::{Resource, logs, metrics, otlp, span};
 use crate::confidential::module::Module;
 use crate::confidential::platform::{Platform, Role, Vendor};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
@@ -19,15 +20,15 @@ use opentelemetry_proto::tonic::trace::v1::{span::SpanKind, status::StatusCode};
 use proptest::prelude::*;
 use prost::Message;
 
-const BOOT: u64 = 1_700_000_000_000_000_000;
+pub(super) const BOOT: u64 = 1_700_000_000_000_000_000;
 
-fn instar(generation: u64) -> Resource {
+pub(super) fn instar(generation: u64) -> Resource {
     resource(&Identity {
         service_name: "",
         image_name: "hello",
         image_version: "1.0.0",
         revision: "",
-        instance_id: uuid_v4([generation as u8; 16]),
+        instance_id: Some(uuid_v4([generation as u8; 16])),
         generation,
         host_id: "host",
         measurement: "",
@@ -44,9 +45,8 @@ fn instar(generation: u64) -> Resource {
     })
 }
 
-fn snapshot() -> Snapshot {
+pub(super) fn snapshot() -> Snapshot {
     Snapshot {
-        now_unix_ns: BOOT + 90,
         start_unix_ns: BOOT + 50,
         boot_unix_ns: BOOT,
         uptime_ns: 1_500_000_000,
@@ -65,7 +65,14 @@ fn snapshot() -> Snapshot {
         },
         heap_bytes: 4 << 20,
         heap_used: 1234,
-        cores_online: 4,
+        cores: (0..4)
+            .map(|number| Core {
+                number,
+                busy_ns: 1_000_000_000 + number,
+                idle_ns: 500_000_000,
+                tasks: 7,
+            })
+            .collect(),
         network: Network {
             rx_bytes: 1,
             tx_bytes: 2,
@@ -73,7 +80,11 @@ fn snapshot() -> Snapshot {
             tx_packets: 4,
             rx_drops: 5,
             tx_drops: u64::MAX,
+            rx_errors: 6,
+            tx_errors: 7,
         },
+        tcp_states: [0, 5, 0, 0, 2, 0, 0, 0, 0, 0, 1],
+        keyids: Some(KeyIds { mktme: 31, tdx: 32 }),
         replacements: Replacements {
             committed: 7,
             rolled_back: 8,
@@ -82,6 +93,12 @@ fn snapshot() -> Snapshot {
         security_floor: 12,
         machine_checks: 10,
         nmis: 11,
+        blackout_ns: Some(12_000_000),
+        flushes: [&[0, 2, 1][..], &[0, 0, 0]].map(|counts| Distribution {
+            bounds: &[0.001, 0.01],
+            counts: counts.to_vec(),
+            sum: 0.5,
+        }),
         telemetry: Counters {
             delivered: [1, 2, 3],
             retries: 4,
@@ -93,8 +110,18 @@ fn snapshot() -> Snapshot {
 
 #[test]
 fn metrics_as_the_specification_has_them() {
-    let request =
-        ExportMetricsServiceRequest::decode(&*metrics::body(&instar(1), &snapshot())).expect("decodes");
+    let families = metrics::families(&snapshot());
+    let body = otlp::body(
+        &instar(1),
+        BOOT + 90,
+        &[("instar", &families), ("application", &[])],
+    );
+    let request = ExportMetricsServiceRequest::decode(&*body).expect("decodes");
+    assert_eq!(
+        request.resource_metrics[0].scope_metrics.len(),
+        1,
+        "no empty scope"
+    );
     let metrics = &request.resource_metrics[0].scope_metrics[0].metrics;
     assert_eq!(
         metrics.len(),
@@ -102,9 +129,9 @@ fn metrics_as_the_specification_has_them() {
         "each metric of the list is sent"
     );
     for metric in metrics {
-        let (listed, _) = names::METRICS
+        let listed = names::METRICS
             .iter()
-            .find(|(listed, _)| listed.name() == metric.name)
+            .find(|listed| listed.name() == metric.name)
             .expect("listed");
         assert_eq!(metric.unit, listed.unit());
         let (kind, points) = match metric.data.as_ref().expect("data") {
@@ -119,6 +146,14 @@ fn metrics_as_the_specification_has_them() {
                     },
                     &sum.data_points,
                 )
+            }
+            Data::Histogram(histogram) => {
+                assert_eq!(listed.kind(), Kind::Histogram);
+                assert_eq!(
+                    histogram.aggregation_temporality(),
+                    AggregationTemporality::Cumulative
+                );
+                continue;
             }
             other => panic!("{other:?}"),
         };
@@ -163,20 +198,61 @@ fn metrics_as_the_specification_has_them() {
     for since_boot in ["instar.replacements", "instar.machine_checks", "instar.nmis"] {
         assert_eq!(points(since_boot)[0].start_time_unix_nano, BOOT, "{since_boot}");
     }
+    assert_eq!(points("instar.replacements")[1].start_time_unix_nano, BOOT + 50);
     assert_eq!(points("instar.machine_checks")[0].value, Some(Number::AsInt(10)));
     assert_eq!(points("instar.nmis")[0].value, Some(Number::AsInt(11)));
+    assert_eq!(
+        points("system.cpu.time")[2].value,
+        Some(Number::AsDouble(1.000_000_001))
+    );
+    assert_eq!(
+        points("instar.replacement.blackout")[0].value,
+        Some(Number::AsDouble(0.012))
+    );
+}
+
+#[test]
+fn histograms_as_the_specification_has_them() {
+    let families = metrics::families(&snapshot());
+    let body = otlp::body(&instar(1), BOOT + 90, &[("instar", &families)]);
+    let request = ExportMetricsServiceRequest::decode(&*body).expect("decodes");
+    let metrics = &request.resource_metrics[0].scope_metrics[0].metrics;
+    let flushes = metrics
+        .iter()
+        .find(|metric| metric.name == "instar.flush.duration");
+    let Some(Data::Histogram(histogram)) = &flushes.expect("sent").data else {
+        panic!("{flushes:?}")
+    };
+    let [stop, early] = &histogram.data_points[..] else {
+        panic!("{histogram:?}")
+    };
+    assert_eq!(
+        (
+            stop.count,
+            stop.sum,
+            &stop.bucket_counts[..],
+            &stop.explicit_bounds[..]
+        ),
+        (3, Some(0.5), &[0, 2, 1][..], &[0.001, 0.01][..])
+    );
+    assert_eq!((early.count, early.start_time_unix_nano), (0, BOOT + 50));
+    assert_eq!(early.attributes[0].key, "instar.flush.moment");
 }
 
 #[test]
 fn logs_by_scope_and_bounded() {
     let long = "ä".repeat(2000);
-    let trace_id = Some(TraceId::new([7; 16]));
+    let trace = Some(Context {
+        trace_id: TraceId::new([7; 16]),
+        span_id: SpanId::new([8; 8]),
+        flags: 3,
+    });
     let record = |machine_ns, level, target, message| logs::Record {
         machine_ns,
         level,
         target,
         message,
-        trace_id,
+        trace,
     };
     let records = [
         record(1, log::Level::Info, "net", "up"),
@@ -197,7 +273,10 @@ fn logs_by_scope_and_bounded() {
         (BOOT + 1, BOOT + 10)
     );
     assert_eq!((first.severity_number, first.severity_text.as_str()), (9, "INFO"));
-    assert_eq!(first.trace_id, [7; 16]);
+    assert_eq!(
+        (&first.trace_id[..], &first.span_id[..], first.flags),
+        (&[7; 16][..], &[8; 8][..], 3)
+    );
     let Some(Any::StringValue(text)) = scopes[1].log_records[0].body.clone().and_then(|any| any.value) else {
         panic!("no text")
     };
@@ -207,13 +286,13 @@ fn logs_by_scope_and_bounded() {
 
 #[test]
 fn spans_of_both_instars_in_one_trace() {
-    let trace = TraceId::new([3; 16]);
+    let (trace, whole) = (TraceId::new([3; 16]), SpanId::new([4; 8]));
     let span = |name, generation, index, start, end| {
         Span::new(
             name,
             trace,
-            trace.span_id(generation, index),
-            Some(trace.root()),
+            whole.part(generation, index),
+            Some(whole),
             start,
             end,
         )
@@ -227,7 +306,7 @@ fn spans_of_both_instars_in_one_trace() {
         attributes: vec![(names::ERROR_TYPE, "x".into())],
     });
     flush.outcome = Outcome::Error("slow".into());
-    let root = Span::new("replace", trace, trace.root(), None, 10, 60);
+    let root = Span::new("replace", trace, whole, None, 10, 60);
     let before = [root, flush];
     let after = [span("start", 2, 0, 50, 40)];
     let (one, two) = (instar(1), instar(2));
@@ -275,14 +354,16 @@ fn spans_of_both_instars_in_one_trace() {
 
 #[test]
 fn span_ids_are_stable_and_distinct() {
-    let trace = TraceId::new([9; 16]);
-    assert_eq!(trace.span_id(2, 5), TraceId::new([9; 16]).span_id(2, 5));
-    let mut ids: Vec<_> = (0..50)
-        .flat_map(|g| (0..50).map(move |i| trace.span_id(g, i).bytes()))
-        .collect();
+    let parts = |whole: [u8; 8]| {
+        let whole = SpanId::new(whole);
+        (0..50).flat_map(move |generation| (0..50).map(move |index| whole.part(generation, index).bytes()))
+    };
+    assert_eq!(parts([9; 8]).nth(7), parts([9; 8]).nth(7));
+    // Two replacements may be of one trace, in one machine or in two.
+    let mut ids: Vec<_> = parts([9; 8]).chain(parts([10; 8])).collect();
     ids.sort_unstable();
     ids.dedup();
-    assert_eq!(ids.len(), 2500);
+    assert_eq!(ids.len(), 5000);
     assert_ne!(TraceId::new([0; 16]).bytes(), [0; 16]);
     assert_ne!(SpanId::new([0; 8]).bytes(), [0; 8]);
 }
@@ -290,10 +371,14 @@ fn span_ids_are_stable_and_distinct() {
 #[test]
 fn trace_context() {
     let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-    let (trace, parent) = traceparent(header).expect("valid");
+    let client = traceparent(header).expect("valid");
     assert_eq!(
-        (trace.text().as_str(), parent.text().as_str()),
-        ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7")
+        (
+            client.trace_id.text().as_str(),
+            client.span_id.text().as_str(),
+            client.flags
+        ),
+        ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", 1)
     );
     assert!(traceparent(&(header.replacen("00", "cc", 1) + "-more")).is_some());
     for bad in [

@@ -36,9 +36,16 @@ fn case(good: &Parts, member: usize, flip: Flip, expected: &[super::Refusal]) ->
     Case::new(name, crate::image::pack(&members), expected)
 }
 
+/// A case of which only the beginning is sent: manifest and signature are refused before anything of the ELF is there.
+fn early(mut case: Case) -> Case {
+    case.claimed = Some(case.body.len() as u64);
+    case.body.truncate(8 * 1024);
+    case
+}
+
 /// Each bit of the manifest in turn.
 pub fn manifest(good: &Parts) -> impl Iterator<Item = Case> {
-    every_bit(0..good.manifest.len()).map(|flip| case(good, 0, flip, &[(403, "wrong-signature")]))
+    every_bit(0..good.manifest.len()).map(|flip| early(case(good, 0, flip, &[(403, "wrong-signature")])))
 }
 
 /// Each bit of the signature file in turn, but for those of [`untrusted_comment`].
@@ -46,7 +53,7 @@ pub fn signature(good: &Parts) -> impl Iterator<Item = Case> {
     let skip = unsigned(good);
     every_bit(0..good.signature.len())
         .filter(move |flip| !skip.contains(&flip.byte))
-        .map(|flip| case(good, 1, flip, ANY_SIGNATURE_ERROR))
+        .map(|flip| early(case(good, 1, flip, ANY_SIGNATURE_ERROR)))
 }
 
 /// Each bit of the text of the untrusted comment, which no signature covers: minisign itself does not mind them.

@@ -1,6 +1,6 @@
 //! Machines of Bochs's: their BIOS has set TDX KeyIDs aside, and the emulator's log tells every flush.
 
-use super::{Machine, Serial, turn};
+use super::{Machine, Serial, Turn, turn};
 use crate::prepared::App;
 use std::{fs, net::Ipv4Addr, path::Path};
 use xtask::machine::{Bochs as Emulator, Config, Ports, Processor, Rig, bochs};
@@ -41,7 +41,7 @@ impl Bochs {
     #[must_use]
     pub fn boot(&self) -> Machine {
         let prepared = self.app.prepared();
-        let turn = turn();
+        let turn = turn(Turn::default());
         let emulator = Emulator {
             tdx_keyids: self.tdx_keyids,
             processor: self.processor,

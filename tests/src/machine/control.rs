@@ -220,6 +220,22 @@ impl Machine {
     pub fn wait_for_traces(&self, before: &Value) {
         self.wait_until("the state before", |status| traces(status) == *before);
     }
+
+    /// The beginnings of a push after which a client may give up.
+    #[must_use]
+    pub fn beginnings(&self) -> Vec<Vec<u8>> {
+        let image = &self.prepared.new;
+        let head = clients::head("PUT", "/v1/image", image.len() as u64).into_bytes();
+        let with = |bytes: usize| [&head[..], &image[..bytes]].concat();
+        vec![
+            head[..10].to_vec(),
+            head.clone(),
+            with(700),
+            with(5000),
+            with(image.len() / 2),
+            with(image.len() - 1),
+        ]
+    }
 }
 
 fn traces(status: &Value) -> Value {

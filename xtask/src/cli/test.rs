@@ -20,6 +20,7 @@ pub(super) struct Options {
 
 pub(super) fn run(options: Options) -> Result<Exit> {
     install::ensure(install::FOR_TESTS, !options.no_install)?;
+    install::python::ensure(!options.no_install)?;
     let mut cargo = workspace::cargo();
     if has_nextest() {
         // nextest does not run documentation's tests, some of which show what must not compile. A filter may be for nextest

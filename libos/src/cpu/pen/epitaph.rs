@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use super::moments::Marks;
 use super::{EPITAPH_PAGE, PAGE, Pen};
 use crate::cpu::CoreId;
 
@@ -82,6 +83,7 @@ pub(super) struct Page {
     written: AtomicU32,
     text: [u8; TEXT],
     lines: [[u8; LINE]; LINES],
+    pub(super) marks: Marks,
 }
 
 /// What was found there.
@@ -116,7 +118,7 @@ impl Epitaph {
 }
 
 impl Pen {
-    fn epitaph_page(self) -> *mut Page {
+    pub(super) fn epitaph_page(self) -> *mut Page {
         (self.address() + EPITAPH_PAGE * PAGE) as *mut Page
     }
 

@@ -12,7 +12,7 @@ use core::time::Duration;
 
 use protocol::{NotStopped, Protocol, Stopper};
 
-use super::core_id::{CoreId, CoreSet};
+use super::core_id::{CoreId, CoreSet, MAX_CORES};
 use super::pen::Pen;
 use super::registers::tsc;
 use super::{apic, current, smp, time, vector, vmx};
@@ -228,8 +228,10 @@ pub(super) fn leave_if_asked() {
         return;
     }
     apic::end_all_interrupts();
+    let left = tsc();
     // SAFETY: interrupts are off in a handler; this core is not the stopper, which does not ask itself.
     unsafe { smp::park(pen) };
+    current::this().queue.load.was_away(tsc() - left);
     // The timer was lost; if the executor was about to halt, this wakes it.
     time::wake_at(time::now() + Duration::from_millis(1));
     current::set_online(core);
@@ -245,8 +247,8 @@ pub(crate) fn give_way() {
     }
 }
 
-/// When a core flushed: TSC before and after.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// When a core flushed: TSC before and after; zeros if it did not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlushTime {
     /// Before.
     pub start: u64,
@@ -265,14 +267,25 @@ pub fn flush_here(_permit: HostFlush) -> FlushTime {
     FlushTime { start, end: tsc() }
 }
 
+/// When each core flushed in the last stop, by the cores' numbers.
+pub fn flush_times(pen: Pen) -> [FlushTime; MAX_CORES] {
+    let mut times = [FlushTime::default(); MAX_CORES];
+    for (core, time) in current::all().iter().zip(&mut times) {
+        let slot = pen.slot(core.id());
+        time.start = slot.flush_start.load(Ordering::Relaxed);
+        time.end = slot.flush_end.load(Ordering::Relaxed);
+    }
+    times
+}
+
 impl Stopped {
     /// Everything is ready: the last steps of an instar. This core flushes last, and jumps. Returns when the successor has
-    /// given the machine back: the other cores are in the pen, or on their way to it.
+    /// given the machine back, with the flushes before the jump: the other cores are in the pen, or on their way to it.
     ///
     /// # Safety
     /// Called on core 0 with interrupts off. `entry`, `boot_info` and `stack` are those of an image that was loaded for these
     /// addresses, and the devices are cut off from memory.
-    pub unsafe fn jump(&self, entry: u64, boot_info: u64, stack: u64) {
+    pub unsafe fn jump(&self, entry: u64, boot_info: u64, stack: u64) -> [FlushTime; MAX_CORES] {
         let (pen, me) = (self.pen, current::id());
         apic::disarm_timer();
         // While a fault in it still has this image's handler.
@@ -281,18 +294,23 @@ impl Stopped {
         unsafe { pen.take_charge(me) };
         pen.arm(smp::back_entry(), self.flush.is_some());
         self.stopper.flush_last(&ThisMachine::new(pen));
-        pen.header().jump.store(tsc(), Ordering::Relaxed);
+        // The cores flush again when the machine is given back, and note it in the same place.
+        let flushes = flush_times(pen);
+        let left = tsc();
+        pen.header().jump.store(left, Ordering::Relaxed);
         // SAFETY: as the caller says.
         unsafe { smp::visit(entry, boot_info, stack) };
         pen.disarm();
         if let Some(core) = current::get(me) {
             // SAFETY: interrupts are off, and this is that core.
             unsafe { current::adopt(core) };
+            core.queue.load.was_away(tsc() - left);
         }
         crate::memory::activate();
         super::enable_extensions();
         apic::enable();
         current::set_online(me);
+        flushes
     }
 
     /// Lets the other cores run on.

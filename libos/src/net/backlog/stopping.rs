@@ -8,16 +8,20 @@ use smoltcp::socket::tcp::{self, State};
 
 use super::super::across::{Fate, Kept, MAX_KEPT, fate};
 use super::super::tcp::address_of;
-use super::{Backlog, End};
+use super::{Accepting, Backlog, End};
 
 impl Backlog {
-    /// Whether requests for connections are answered.
+    /// Whether applications' requests for connections are answered.
     pub fn accepts(&self) -> bool {
-        self.accepting
+        self.accepting == Accepting::All
     }
 
     pub fn set_accepting(&mut self, accepting: bool) {
-        self.accepting = accepting;
+        self.accepting = if accepting {
+            Accepting::All
+        } else {
+            Accepting::ToTheEnd
+        };
         if !accepting {
             let waiting = self.entries.iter_mut().filter_map(|entry| entry.waits.take());
             waiting.for_each(Waker::wake);
@@ -63,5 +67,19 @@ impl Backlog {
             }
         }
         kept
+    }
+
+    /// The very end: no connection is taken any more, and those that came since [`Backlog::cut`] are reset. Whether there were any.
+    pub fn cut_late(&mut self, sockets: &mut SocketSet<'static>) -> bool {
+        self.accepting = Accepting::Nothing;
+        let mut late = false;
+        for entry in &self.entries {
+            let socket = sockets.get_mut::<tcp::Socket>(entry.handle);
+            if fate(socket.state(), entry.across) == Fate::Reset {
+                socket.abort();
+                late = true;
+            }
+        }
+        late
     }
 }

@@ -10,7 +10,7 @@ use super::*;
 use crate::memory::chunks::CHUNK_BYTES;
 use crate::replace::history::{History, MAX_REASON};
 use crate::replace::measured::{Event, MAX_EVENTS};
-use crate::replace::timeline::{CoreFlush, Outcome, Phase, Span};
+use crate::replace::timeline::{CoreFlush, Outcome, Parent, Phase, Span};
 
 fn record() -> Handover {
     let mut timeline = Timeline::new([7; 16], [9; 8], "1.0.0".to_string(), "1.1.0".to_string());
@@ -277,6 +277,7 @@ fn a_phase_of_a_newer_version_does_not_spoil_the_record() {
         generation: 1,
         start_ns: 1,
         end_ns: 2,
+        cut_off: true,
     });
     handover.timeline.outcome = Outcome::Unknown;
     assert_eq!(encode(&handover).and_then(|bytes| decode(&bytes)), Ok(handover));
@@ -478,16 +479,18 @@ prop_compose! {
         texts in ("\\PC{0,16}", "\\PC{0,16}", "\\PC{0,16}"), network in proptest::option::of(network()),
         cores in proptest::collection::btree_set(any::<u32>(), 1..40), online in any::<bool>(),
         chunks in vec((1_u64..1 << 30, 1_u64..1 << 20), 0..20),
-        spans in vec((0_u8..14, any::<u32>(), any::<u64>(), any::<u64>()), 0..=64),
+        spans in vec((0_u8..18, any::<u32>(), any::<u64>(), any::<u64>(), any::<bool>()), 0..=64),
+        client in proptest::option::of((any::<[u8; 8]>(), any::<u8>())),
         undelivered in vec((any::<u8>(), vec(any::<u8>(), 0..50)), 0..20),
         private in vec((0_u64..10, 1_u64..1 << 10, 1..=u32::MAX, any::<u8>()), 0..20),
         kept in vec((any::<[u8; 4]>(), any::<u16>(), any::<u16>()), 0..=MAX_KEPT),
     ) -> Handover {
         let mut handover = record();
         let [unix_at_boot, tsc_at_boot, floor, quiesce_ns, replacements, pen] = numbers;
-        handover.timeline.spans = spans.into_iter().map(|(phase, generation, start_ns, end_ns)| {
+        handover.timeline.parent = client.map(|(span_id, flags)| Parent { span_id, flags });
+        handover.timeline.spans = spans.into_iter().map(|(phase, generation, start_ns, end_ns, cut_off)| {
             let name = minicbor::decode(&[phase]).expect("any number is a phase");
-            Span { name, generation, start_ns, end_ns }
+            Span { name, generation, start_ns, end_ns, cut_off }
         }).collect();
         handover.predecessor.name = texts.0;
         handover.predecessor.version = texts.1;
