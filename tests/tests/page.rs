@@ -122,8 +122,11 @@ fn an_open_page_shows_an_upgrade_and_a_rollback() {
     assert!(text(&browser, "upgrade-outcome").contains("rolled back"));
     let reason = text(&browser, "upgrade-reason");
     assert!(reason.starts_with("Why: panic"), "{reason}");
-    assert_eq!(flushes(&browser) % u64::from(CORES), 0);
-    assert!(flushes(&browser) >= u64::from(CORES));
+    assert_eq!(flushes(&browser), u64::from(2 * CORES), "early, and in the stop");
+    assert_eq!(
+        browser.run("return document.querySelectorAll('#spans tr.successor .bar').length > 0"),
+        true
+    );
     browser.picture("rollback-light");
     browser.press(&[keys::ESCAPE]);
     browser.wait_for(

@@ -67,11 +67,9 @@ impl Judge<'_> {
             let what = format!("its unit and kind are {now:?}, and were {before:?}");
             self.complain(&place, &what);
         }
-        let listed = names::METRICS
-            .iter()
-            .find(|(listed, _)| listed.name() == metric.name);
+        let listed = names::METRICS.iter().find(|listed| listed.name() == metric.name);
         match listed {
-            Some((listed, _)) => {
+            Some(listed) => {
                 let should = (listed.unit().to_owned(), format!("{:?}", listed.kind()));
                 let is = (metric.unit.clone(), kind.to_owned());
                 self.demand(

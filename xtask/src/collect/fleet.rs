@@ -240,7 +240,7 @@ impl Machine {
             .get("instar.measurement")
             .and_then(Value::as_str);
         let measurement = cut(told.unwrap_or_default(), MAX_NAME);
-        let instance = cut(&source.instance, MAX_NAME);
+        let instance = instance(source);
         let known = self
             .generations
             .iter_mut()
@@ -281,7 +281,7 @@ impl Machine {
             return;
         }
         self.heard_at = time_ns;
-        let instance = cut(&source.instance, MAX_NAME);
+        let instance = instance(source);
         if self.running.instance != instance
             && let Some(known) = self.generations.iter().find(|known| known.instance == instance)
         {
@@ -334,6 +334,14 @@ impl Machine {
         if self.numbers.len() < MAX_NUMBERS || self.numbers.contains_key(&key) {
             self.numbers.insert(key, number);
         }
+    }
+}
+
+/// Which instar speaks. One that never spoke itself is told of by another, perhaps without its id.
+fn instance(source: &Source) -> String {
+    match source.instance.as_str() {
+        "" => cut(&format!("{} {:?}", source.version, source.generation), MAX_NAME),
+        instance => cut(instance, MAX_NAME),
     }
 }
 
