@@ -213,7 +213,7 @@ impl Fleet {
                 self.traces.push_back(Arc::new(Bag {
                     trace_id: span.trace_id.clone(),
                     host,
-                    service: cut(&span.source.service, MAX_NAME),
+                    service: String::new(),
                     bars: BTreeMap::new(),
                 }));
                 let last = self.traces.len() - 1;
@@ -221,6 +221,10 @@ impl Fleet {
             }
         };
         let bag = Arc::make_mut(bag);
+        // The service is named by the instar that is replaced, whoever reports first.
+        if bag.bars.values().all(|known| known.generation > bar.generation) {
+            bag.service = cut(&span.source.service, MAX_NAME);
+        }
         if bag.bars.len() < MAX_BARS_OF_ONE && bag.bars.insert(bar.id, bar).is_none() {
             self.bars += 1;
         }
@@ -338,7 +342,7 @@ impl Machine {
 }
 
 /// Which instar speaks. One that never spoke itself is told of by another, perhaps without its id.
-fn instance(source: &Source) -> String {
+pub(super) fn instance(source: &Source) -> String {
     match source.instance.as_str() {
         "" => cut(&format!("{} {:?}", source.version, source.generation), MAX_NAME),
         instance => cut(instance, MAX_NAME),

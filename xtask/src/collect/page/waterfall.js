@@ -50,6 +50,13 @@ export function waterfall(upgrade, zoom) {
     if (end < from) box.append(make("span", { class: "outside before" }, "◂ before"));
     else if (row.start_ns > to) box.append(make("span", { class: "outside after" }, "after ▸"));
     else box.append(put(make("i", { class: `bar ${row.core === null ? "" : "core"} ${row.by}` }), row.start_ns, end));
+    // Beside the bar, where there is more room; the whole upgrade's error stands above.
+    if (row.error && row.by !== "both") {
+      const note = make("span", { class: "note", title: row.error }, row.error);
+      if (place(end) < 50) note.style.left = `${Math.max(place(end), 0) + 1}%`;
+      else note.style.right = `${101 - place(row.start_ns)}%`;
+      box.append(note);
+    }
     return box;
   };
   $("spans").replaceChildren(...upgrade.rows.map((row) => line(row, track(row))));
@@ -64,7 +71,6 @@ function line(row, track) {
   head.style.setProperty("--depth", Math.min(row.depth, 4));
   const who = row.generation === null ? WHO[row.by] : `${WHO[row.by]}, generation ${row.generation}`;
   if (row.by !== "both") head.append(make("span", { class: "unseen" }, `, ${who}`));
-  if (row.error) head.append(make("span", { class: "span-error" }, row.error));
   const begins = make("span", { class: "unseen" }, `begins after ${duration(row.start_ns)}`);
   return make("tr", { class: row.by, "data-span": row.core === null ? row.name : "core" }, head, make("td", {}, begins, track), make("td", { class: "number" }, duration(row.duration_ns)));
 }
