@@ -141,7 +141,7 @@ fn nobody_outside_moves_the_cursor() {
         upgrade.to = Some("\x1b[2J\u{202e}x".into());
         upgrade.reason = Some("a\nb\x07".into());
         for row in &mut upgrade.rows {
-            row.name = "\x1b]0;x\x07".into();
+            row.name = "\x1b]0;\u{202e}x\x07".into();
         }
     }
     let (text, _) = drawn(120, 40, &shown, &View::default());
