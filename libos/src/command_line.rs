@@ -12,6 +12,7 @@ use loader::floor;
 use log::LevelFilter;
 
 use crate::confidential::policy::FlushPolicy;
+use crate::telemetry::settings::{self, Given};
 
 /// Largest image that is taken when `instar.max-image` is not given, in bytes.
 pub const DEFAULT_MAX_IMAGE: u64 = 64 << 20;
@@ -79,14 +80,8 @@ pub struct CommandLine {
     pub floor: u64,
     /// `instar.log`: the least important level that is logged.
     pub log: LevelFilter,
-    /// `OTEL_EXPORTER_OTLP_ENDPOINT`, as written; `None`: no telemetry is sent.
-    pub otel_endpoint: Option<String>,
-    /// `OTEL_EXPORTER_OTLP_HEADERS`, as written.
-    pub otel_headers: Option<String>,
-    /// `OTEL_SERVICE_NAME`; `None`: the image's name.
-    pub otel_service_name: Option<String>,
-    /// `OTEL_RESOURCE_ATTRIBUTES`, as written.
-    pub otel_resource_attributes: Option<String>,
+    /// Telemetry's keys with their values as written, in the order of the command line. Values may be secrets.
+    pub telemetry: Given,
     /// What was not used, in the order of the command line.
     pub ignored: Vec<Ignored>,
 }
@@ -104,10 +99,7 @@ impl Default for CommandLine {
             max_image: DEFAULT_MAX_IMAGE,
             floor: 0,
             log: LevelFilter::Info,
-            otel_endpoint: None,
-            otel_headers: None,
-            otel_service_name: None,
-            otel_resource_attributes: None,
+            telemetry: Given::default(),
             ignored: Vec::new(),
         }
     }
@@ -147,10 +139,7 @@ impl CommandLine {
                 self.floor = self.floor.max(given);
             }
             "instar.log" => self.log = level(value)?,
-            "OTEL_EXPORTER_OTLP_ENDPOINT" => self.otel_endpoint = text(value),
-            "OTEL_EXPORTER_OTLP_HEADERS" => self.otel_headers = text(value),
-            "OTEL_SERVICE_NAME" => self.otel_service_name = text(value),
-            "OTEL_RESOURCE_ATTRIBUTES" => self.otel_resource_attributes = text(value),
+            _ if settings::is_known(key) => self.telemetry.0.push((key.into(), value.into())),
             _ => return Err(UNKNOWN),
         }
         Ok(())
@@ -177,11 +166,6 @@ impl CommandLine {
 }
 
 const UNKNOWN: &str = "unknown key";
-
-/// OpenTelemetry's rule for its variables: an empty value means the same as none.
-fn text(value: &str) -> Option<String> {
-    (!value.is_empty()).then(|| value.to_string())
-}
 
 fn flush(value: &str) -> Result<FlushPolicy, &'static str> {
     FlushPolicy::from_name(value).ok_or("not auto, always or never")
@@ -298,7 +282,7 @@ mod tests {
             "instar.flush=never  instar.ip=10.0.2.15/24\tinstar.gateway=10.0.2.2 instar.dns=10.0.2.3 \
              instar.host-id=rack7/u3 instar.max-image=1048576 instar.log=trace instar.floor=7 \
              OTEL_EXPORTER_OTLP_ENDPOINT=http://10.0.2.2:4318 OTEL_EXPORTER_OTLP_HEADERS=api-key=a=b,c=d \
-             OTEL_SERVICE_NAME=kv OTEL_RESOURCE_ATTRIBUTES=deployment.environment.name=test\n",
+             OTEL_SERVICE_NAME=kv OTEL_RESOURCE_ATTRIBUTES=deployment.environment.name=test instar.syslog=10.0.2.2:5514\n",
         );
         assert_eq!(options.ignored, []);
         assert_eq!(options.flush, FlushPolicy::Never);
@@ -310,12 +294,21 @@ mod tests {
         assert_eq!(options.max_image, 1 << 20);
         assert_eq!(options.floor, 7);
         assert_eq!(options.log, LevelFilter::Trace);
-        assert_eq!(options.otel_endpoint.as_deref(), Some("http://10.0.2.2:4318"));
-        assert_eq!(options.otel_headers.as_deref(), Some("api-key=a=b,c=d"));
-        assert_eq!(options.otel_service_name.as_deref(), Some("kv"));
+        let telemetry: Vec<(&str, &str)> = options
+            .telemetry
+            .0
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_str()))
+            .collect();
         assert_eq!(
-            options.otel_resource_attributes.as_deref(),
-            Some("deployment.environment.name=test")
+            telemetry,
+            [
+                ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://10.0.2.2:4318"),
+                ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=a=b,c=d"),
+                ("OTEL_SERVICE_NAME", "kv"),
+                ("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test"),
+                ("instar.syslog", "10.0.2.2:5514"),
+            ]
         );
     }
 

@@ -80,7 +80,7 @@ async fn manage(start: Start, network: &'static Shared, network_start: time::Ins
         confidential::tdx_module();
         let machine = control::install(&start, handover.as_ref(), configuration.mac);
         spawn(control::serve(machine)).detach();
-        telemetry::push::start(&start, handover.as_ref(), machine);
+        telemetry::start(&start, handover.as_ref(), machine);
         announce(&start, machine, &configuration);
         spawn(watch_hardware()).detach();
         if start.predecessor.is_some() {

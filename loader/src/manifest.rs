@@ -2,6 +2,7 @@
 
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use crate::hex::{hex, unhex32};
 use crate::toml::{Document, TomlError};
@@ -10,6 +11,10 @@ use crate::toml::{Document, TomlError};
 pub const MAX_BYTES: usize = 4096;
 /// The longest name, version or revision, in bytes.
 pub const MAX_TEXT: usize = 64;
+/// Most pairs of `environment`.
+pub const MAX_PAIRS: usize = 32;
+/// The longest value of `environment`, in bytes.
+pub const MAX_VALUE: usize = 1024;
 const FORMAT: u64 = 1;
 
 /// What an image is.
@@ -25,6 +30,9 @@ pub struct Manifest {
     pub security_version: u64,
     /// The program.
     pub elf: ElfFile,
+    /// What the image sets unless the command line does: up to [`MAX_PAIRS`] keys of 1 to 64 printable ASCII characters, with
+    /// values of up to [`MAX_VALUE`] bytes without control characters.
+    pub environment: Vec<(String, String)>,
 }
 
 /// The archive member that the manifest vouches for.
@@ -94,6 +102,11 @@ impl Manifest {
                     rule: "64 lower-case hexadecimal digits",
                 })?,
             },
+            environment: toml
+                .texts("environment")?
+                .into_iter()
+                .map(|(key, value)| (key, value.into()))
+                .collect(),
         };
         let name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
         let printable = |byte: u8| (b' '..=b'~').contains(&byte);
@@ -112,6 +125,19 @@ impl Manifest {
                 rule,
             });
         }
+        let pair = |(key, value): &(String, String)| {
+            (1..=MAX_TEXT).contains(&key.len())
+                && key.bytes().all(printable)
+                && value.len() <= MAX_VALUE
+                && !value.chars().any(char::is_control)
+        };
+        if manifest.environment.len() > MAX_PAIRS || !manifest.environment.iter().all(pair) {
+            let rule = "at most 32 texts of up to 1024 bytes without control characters";
+            return Err(ManifestError::Text {
+                key: "environment",
+                rule,
+            });
+        }
         if manifest.elf.size == 0 {
             return Err(ManifestError::Empty);
         }
@@ -120,7 +146,7 @@ impl Manifest {
 
     /// The text that [`parse`](Self::parse) reads.
     pub fn to_toml(&self) -> String {
-        format!(
+        let mut text = format!(
             "format = {FORMAT}\nname = \"{}\"\nversion = \"{}\"\nrevision = \"{}\"\nsecurity_version = {}\n\
              [elf]\nsize = {}\nsha256 = \"{}\"\n",
             quoted(&self.name),
@@ -129,7 +155,14 @@ impl Manifest {
             self.security_version,
             self.elf.size,
             hex(&self.elf.sha256)
-        )
+        );
+        if !self.environment.is_empty() {
+            text.push_str("[environment]\n");
+        }
+        for (key, value) in &self.environment {
+            text.push_str(&format!("\"{}\" = \"{}\"\n", quoted(key), quoted(value)));
+        }
+        text
     }
 }
 
@@ -163,12 +196,55 @@ mod tests {
                 size: 398_112,
                 sha256: [0xa5; 32],
             },
+            environment: Vec::new(),
         }
     }
 
     #[test]
     fn there_and_back() {
         assert_eq!(Manifest::parse(manifest().to_toml().as_bytes()), Ok(manifest()));
+    }
+
+    #[test]
+    fn the_environment() {
+        let set = |environment: &[(&str, &str)]| {
+            let environment = environment
+                .iter()
+                .map(|(key, value)| ((*key).into(), (*value).into()));
+            let manifest = Manifest {
+                environment: environment.collect(),
+                ..manifest()
+            };
+            let read = Manifest::parse(manifest.to_toml().as_bytes());
+            read.map(|read| assert_eq!(read, manifest))
+        };
+        assert_eq!(
+            set(&[
+                ("OTEL_SERVICE_NAME", "kv \"ä\""),
+                ("instar.syslog", "logs:601"),
+                ("X", "")
+            ]),
+            Ok(())
+        );
+        let refused = |result| {
+            matches!(
+                result,
+                Err(ManifestError::Text {
+                    key: "environment",
+                    ..
+                })
+            )
+        };
+        assert!(refused(set(&[("A", "a\nb")])));
+        assert!(refused(set(&[("ä", "a")])));
+        assert!(refused(set(&[("", "a")])));
+        assert!(refused(set(&[("A", &"a".repeat(MAX_VALUE + 1))])));
+        assert!(refused(set(&[("A", "a"); MAX_PAIRS + 1])));
+        let number = format!("{}[environment]\nA = 1\n", manifest().to_toml());
+        assert!(matches!(
+            Manifest::parse(number.as_bytes()),
+            Err(ManifestError::Toml(_))
+        ));
     }
 
     #[test]

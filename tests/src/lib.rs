@@ -6,6 +6,7 @@
 //! - [`clients`]: clients with raw sockets, polite and rude
 //! - [`echoes`]: a client that asks all the time
 //! - [`collector`]: an OpenTelemetry collector
+//! - [`rsyslog`]: a syslog server
 //! - [`prepared`]: the images under test
 //! - [`browser`]: a browser without a window
 //! - [`machine`]: the emulator that runs them
@@ -24,4 +25,5 @@ pub mod matrix;
 pub mod monitored;
 pub mod otlp;
 pub mod prepared;
+pub mod rsyslog;
 pub mod witness;

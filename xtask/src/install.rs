@@ -70,8 +70,9 @@ pub const FOR_BOCHS: &[Tool] = &[
     MTOOLS,
 ];
 
-/// What the tests need: both emulators, a boot medium with GRUB, for BIOS and for UEFI, a UEFI to boot it, clients for
-/// RESP, and a browser.
+/// What the tests need: both emulators, a boot medium with GRUB, for BIOS and for UEFI, a UEFI to boot it, clients for RESP, a
+/// browser, and a syslog server. (Installed on a whole Debian, that one also begins to collect its computer's log; tests start
+/// their own.)
 pub const FOR_TESTS: &[Tool] = &[
     QEMU,
     BOCHS,
@@ -93,6 +94,10 @@ pub const FOR_TESTS: &[Tool] = &[
     Tool {
         program: "redis-cli",
         package: "redis-tools",
+    },
+    Tool {
+        program: "/usr/sbin/rsyslogd",
+        package: "rsyslog",
     },
     Tool {
         program: "chromium",

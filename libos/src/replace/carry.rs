@@ -18,7 +18,7 @@ use crate::memory::{self, chunks::Owner};
 use crate::net::{Configuration, Kept, Neighbour, Origin};
 use crate::start::identity;
 use crate::state;
-use crate::telemetry::sink;
+use crate::telemetry;
 
 impl Essentials {
     /// The clock that all instars of the machine share.
@@ -113,10 +113,7 @@ impl Handover {
             predecessor_chunks: memory::ranges_of(Owner::Own).into_iter().map(range).collect(),
             timeline: timeline.clone(),
             quiesce_ns: quiesce.0,
-            undelivered: sink::undelivered(for_telemetry)
-                .into_iter()
-                .map(|(signal, body)| (signal.index() as u8, body))
-                .collect(),
+            undelivered: telemetry::undelivered(for_telemetry),
             replacements,
             trial,
             private: private::to_hand_over(),

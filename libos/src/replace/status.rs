@@ -283,7 +283,7 @@ pub enum Origin {
     Handover,
 }
 
-/// How the exporter gets on.
+/// How the exporters get on.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Telemetry<'a> {
     /// Where telemetry goes; `None`: nowhere.
@@ -293,6 +293,23 @@ pub struct Telemetry<'a> {
     /// Requests that the collector took.
     pub delivered: u64,
     /// Requests that were given up.
+    pub dropped: u64,
+    /// How sending to a syslog server gets on; `None`: there is none.
+    pub syslog: Option<Syslog<'a>>,
+}
+
+/// How sending to a syslog server gets on.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Syslog<'a> {
+    /// `HOST:PORT`.
+    pub server: &'a str,
+    /// Whether there is a connection.
+    pub connected: bool,
+    /// Messages that wait.
+    pub queued: u64,
+    /// Messages that the server's end of the connection has taken.
+    pub sent: u64,
+    /// Log records that were lost for want of room.
     pub dropped: u64,
 }
 

@@ -1,5 +1,6 @@
 //! The operator's settings: `OTEL_*` keys of the command line (OpenTelemetry, "OTLP exporter" and "SDK configuration").
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
@@ -10,6 +11,10 @@ use super::percent::decode;
 
 /// The port of OTLP/HTTP.
 pub const DEFAULT_PORT: u16 = 4318;
+
+/// The port of syslog over TCP. RFC 6587 names none; IANA's list has `syslog-conn` there (RFC 3195), and gives 514, which some
+/// use, to `shell`.
+pub const SYSLOG_PORT: u16 = 601;
 
 /// Most headers or attributes that are taken; a command line has no room for more.
 pub const MAX_PAIRS: usize = 32;
@@ -36,7 +41,18 @@ pub struct Endpoint {
     pub authority: String,
 }
 
-/// Why an endpoint cannot be used.
+/// `instar.syslog`, taken apart.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Server {
+    /// Where the server is.
+    pub host: Host,
+    /// TCP port.
+    pub port: u16,
+    /// `HOST:PORT`.
+    pub name: String,
+}
+
+/// Why an endpoint or a server cannot be used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum EndpointError {
     /// TLS is not built in.
@@ -101,12 +117,33 @@ pub fn endpoint(text: &str) -> Result<Endpoint, EndpointError> {
 }
 
 impl Endpoint {
+    /// The endpoint as it is used: with its port.
+    pub fn url(&self) -> String {
+        format!("http://{}{}", self.authority, self.base_path)
+    }
+
     /// The request's target for a signal: "the path of the signal is appended" (OTLP exporter, "Endpoint URLs").
     pub fn target(&self, signal: Signal) -> String {
         let mut target = self.base_path.clone();
         target.push_str(signal.path());
         target
     }
+}
+
+/// Parses `HOST[:PORT]`.
+pub fn server(text: &str) -> Result<Server, EndpointError> {
+    if text.starts_with('[') {
+        return Err(EndpointError::Ipv6);
+    }
+    let (name, port) = match text.split_once(':') {
+        Some((name, port)) => (name, port_number(port)?),
+        None => (text, SYSLOG_PORT),
+    };
+    Ok(Server {
+        host: host(name)?,
+        port,
+        name: format!("{name}:{port}"),
+    })
 }
 
 fn port_number(text: &str) -> Result<u16, EndpointError> {
@@ -227,6 +264,8 @@ mod tests {
             (4318, "collector.example:4318")
         );
         assert_eq!(short.target(Signal::Logs), "/v1/logs");
+        assert_eq!(short.url(), "http://collector.example:4318");
+        assert_eq!(full.url(), "http://10.0.2.2:80/otel");
     }
 
     #[test]
@@ -250,6 +289,25 @@ mod tests {
             ("http://a/\r\nX:y", EndpointError::Path),
         ] {
             assert_eq!(endpoint(text), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn servers() {
+        let named = server("logs.example").expect("valid");
+        assert_eq!((named.host, named.port), (Host::Name("logs.example".into()), 601));
+        let numbered = server("10.0.2.2:5514").expect("valid");
+        assert_eq!((numbered.port, numbered.name.as_str()), (5514, "10.0.2.2:5514"));
+        for (text, error) in [
+            ("", EndpointError::Host),
+            ("a b", EndpointError::Host),
+            ("tcp://a", EndpointError::Port),
+            ("a:", EndpointError::Port),
+            ("a:0", EndpointError::Port),
+            ("[::1]:601", EndpointError::Ipv6),
+            ("10.0.2.256", EndpointError::Host),
+        ] {
+            assert_eq!(server(text), Err(error), "{text}");
         }
     }
 

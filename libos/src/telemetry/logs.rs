@@ -6,6 +6,7 @@ use prost::Message;
 use super::proto::{
     AnyValue, InstrumentationScope, LogRecord, LogsRequest, Resource, ResourceLogs, ScopeLogs, Value,
 };
+use super::records::shortened;
 use super::span::Context;
 
 /// The longest message that is sent, in bytes; the rest is cut off, at a character's border, and `…` put there.
@@ -66,11 +67,7 @@ fn encodable(record: &Record, boot_unix_ns: u64, now_unix_ns: u64) -> LogRecord 
         log::Level::Warn => 13,
         log::Level::Error => 17,
     };
-    let mut message = alloc::string::String::from(record.message);
-    if message.len() > MAX_MESSAGE {
-        message.truncate(message.floor_char_boundary(MAX_MESSAGE - "…".len()));
-        message.push('…');
-    }
+    let message = shortened(record.message.into(), MAX_MESSAGE);
     LogRecord {
         time_unix_nano: boot_unix_ns.saturating_add(record.machine_ns),
         observed_time_unix_nano: now_unix_ns,

@@ -30,13 +30,16 @@ pub mod prometheus;
 mod proto;
 pub(crate) mod push;
 pub mod queue;
+pub(crate) mod records;
 pub mod resource;
 #[cfg(feature = "prometheus")]
 mod scrape;
+pub mod settings;
 pub(crate) mod sink;
 mod snapshot;
 pub mod span;
 pub mod story;
+pub mod syslog;
 mod units;
 pub(crate) mod upgrade;
 
@@ -59,6 +62,48 @@ pub use instruments::{Counter, Gauge, Histogram};
 pub use proto::{Resource, Value};
 #[cfg(feature = "prometheus")]
 pub(crate) use scrape::scrape;
+
+use alloc::vec::Vec;
+
+use log::warn;
+
+use crate::replace::handover::Handover;
+use crate::replace::machine::Machine;
+use crate::start::{Start, identity};
+use records::Reader;
+
+/// Starts to send what the command line or the manifest asks for, what a predecessor could not deliver first.
+pub(crate) fn start(start: &Start, handover: Option<&Handover>, machine: &'static Machine) {
+    let manifest = identity().manifest();
+    let settings = settings::Settings::read(&start.options.telemetry, &manifest.environment);
+    for ignored in &settings.ignored {
+        warn!("telemetry: {ignored}");
+    }
+    match settings.otlp {
+        Some(otlp) => {
+            let names = (settings.service_name, settings.attributes);
+            push::start(otlp, names, handover, machine)
+        }
+        None => records::close(Reader::Otlp),
+    }
+    match settings.syslog {
+        Some(server) => syslog::push::start(server, handover, machine),
+        None => records::close(Reader::Syslog),
+    }
+}
+
+/// What has not been delivered, for the successor: numbers of signals, and bodies of at most `max_bytes` in sum.
+pub(crate) fn undelivered(max_bytes: usize) -> Vec<(u8, Vec<u8>)> {
+    // Where there is a collector it has the larger share, since traces go there.
+    let share = if sink::endpoint().is_some() { 4 } else { 1 };
+    let messages = syslog::push::undelivered(max_bytes / share);
+    let requests = sink::undelivered(max_bytes - messages.len());
+    let requests = requests
+        .into_iter()
+        .map(|(signal, body)| (signal.index() as u8, body));
+    let messages = (!messages.is_empty()).then_some((syslog::push::NUMBER, messages));
+    requests.chain(messages).collect()
+}
 
 /// The three kinds of telemetry, each with its own request and its own path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -10,57 +10,34 @@ use core::pin::pin;
 use core::task::Poll;
 use core::time::Duration;
 
-use log::{info, warn};
+use log::info;
 
-use super::config::{self, Endpoint, Host};
-use super::exporter::{Action, Failure, REQUEST_TIMEOUT_NS};
+use super::Signal;
+use super::config::{Endpoint, Host};
+use super::exporter::{Action, Failure};
 use super::http_request::{Response, ResponseParser, request_head};
 use super::percent::hex;
+use super::settings::Otlp;
 use super::sink::{self, Labels, WORK};
 use super::snapshot::queue_metrics;
-use super::{Signal, config::EndpointError};
 use crate::cpu::registers::tsc;
 use crate::cpu::{CoreId, current, time};
 use crate::net::{Across, TcpOptions, TcpStream, default_network, resolve};
 use crate::replace::handover::Handover;
 use crate::replace::machine::Machine;
-use crate::start::Start;
-use crate::task::{sleep, sleep_until, spawn_on, timeout};
+use crate::task::{sleep_until, spawn_on, timeout};
 
-type Pairs = Result<Vec<(String, String)>, config::PairsError>;
-
-/// Log records wait this long for company.
-const LOGS_EVERY: Duration = Duration::from_secs(1);
-const METRICS_EVERY: Duration = Duration::from_secs(10);
-
-/// Starts to send, if the command line names a collector.
-pub(crate) fn start(start: &Start, handover: Option<&Handover>, machine: &'static Machine) {
-    let Some(text) = &start.options.otel_endpoint else {
-        return;
-    };
-    let endpoint = match config::endpoint(text) {
-        Ok(endpoint) => endpoint,
-        Err(error) => return complain(&error),
-    };
-    let pairs = |text: &Option<String>, parse: fn(&str) -> Pairs, key: &str| {
-        parse(text.as_deref().unwrap_or_default()).unwrap_or_else(|error| {
-            warn!("{key} is ignored: {error}");
-            Vec::new()
-        })
-    };
-    let options = &start.options;
-    let headers = pairs(
-        &options.otel_headers,
-        config::headers,
-        "OTEL_EXPORTER_OTLP_HEADERS",
-    );
+/// Starts to send.
+pub(super) fn start(
+    otlp: Otlp,
+    (service_name, attributes): (String, Vec<(String, String)>),
+    handover: Option<&Handover>,
+    machine: &'static Machine,
+) {
     let labels = Labels {
-        service_name: options.otel_service_name.clone().unwrap_or_default(),
-        attributes: pairs(
-            &options.otel_resource_attributes,
-            config::resource_attributes,
-            "OTEL_RESOURCE_ATTRIBUTES",
-        ),
+        endpoint: otlp.endpoint.url(),
+        service_name,
+        attributes,
         host_id: machine.host_id().into(),
         measurement: hex(&machine.measurement().0),
     };
@@ -68,33 +45,33 @@ pub(crate) fn start(start: &Start, handover: Option<&Handover>, machine: &'stati
     let undelivered = undelivered
         .filter_map(|(signal, body)| Some((Signal::from_index(usize::from(*signal))?, body.clone())));
     sink::open(labels, undelivered.collect());
-    info!("telemetry goes to {}", endpoint.authority);
+    info!("telemetry goes to {}", otlp.endpoint.authority);
     let last = current::online().iter().last().unwrap_or(CoreId::BOOT);
+    spawn_on(last, encode(machine, otlp.logs_every, otlp.metrics_every)).detach();
     let sender = Sender {
-        endpoint,
-        headers,
-        limit: Duration::from_nanos(REQUEST_TIMEOUT_NS),
+        endpoint: otlp.endpoint,
+        headers: otlp.headers,
+        limit: otlp.timeout,
         connection: None,
     };
-    spawn_on(last, encode(machine)).detach();
     spawn_on(last, sender.run()).detach();
 }
 
-fn complain(error: &EndpointError) {
-    warn!("no telemetry is sent: OTEL_EXPORTER_OTLP_ENDPOINT: {error}");
-}
-
 /// Queues what has come together, in time whatever the collector does.
-async fn encode(machine: &'static Machine) {
-    let mut metrics_at = time::now();
+async fn encode(machine: &'static Machine, logs_every: Duration, metrics_every: Duration) {
+    let (mut logs_at, mut metrics_at) = (time::now(), time::now());
     loop {
-        counted(Signal::Logs, sink::queue_logs);
-        if time::now() >= metrics_at {
+        let now = time::now();
+        if now >= logs_at {
+            counted(Signal::Logs, sink::queue_logs);
+            logs_at = now + logs_every;
+        }
+        if now >= metrics_at {
             counted(Signal::Metrics, || queue_metrics(machine));
-            metrics_at = time::now() + METRICS_EVERY;
+            metrics_at = now + metrics_every;
         }
         WORK.notify();
-        sleep(LOGS_EVERY).await;
+        sleep_until(logs_at.min(metrics_at)).await;
     }
 }
 

@@ -3,7 +3,8 @@
 use super::percent::hex;
 use super::prometheus::{Build, Format, exposition};
 use super::resource::{Identity, resource};
-use super::{Resource, config, sink, snapshot};
+use super::settings::Settings;
+use super::{Resource, sink, snapshot};
 use crate::confidential;
 use crate::http::{Request, Response};
 use crate::replace::machine::Machine;
@@ -26,10 +27,11 @@ pub(crate) fn scrape(machine: &Machine, request: &Request) -> Response {
 
 /// Who tells: the same attributes that a collector is sent, whether there is one or not.
 fn who(machine: &Machine) -> Resource {
-    let (image, options) = (&identity().manifest(), machine.options());
-    let attributes = options.otel_resource_attributes.as_deref().unwrap_or_default();
+    let image = &identity().manifest();
+    // The log has told what is wrong with them, if anything is.
+    let settings = Settings::read(&machine.options().telemetry, &image.environment);
     resource(&Identity {
-        service_name: options.otel_service_name.as_deref().unwrap_or_default(),
+        service_name: &settings.service_name,
         image_name: &image.name,
         image_version: &image.version,
         revision: &image.revision,
@@ -39,7 +41,6 @@ fn who(machine: &Machine) -> Resource {
         measurement: &hex(&machine.measurement().0),
         platform: confidential::platform(),
         tdx_module: confidential::tdx_module(),
-        // The log has told what is wrong with them, if anything is.
-        attributes: &config::resource_attributes(attributes).unwrap_or_default(),
+        attributes: &settings.attributes,
     })
 }

@@ -1,37 +1,23 @@
 //! Where the instar's own telemetry collects until it is sent to the collector.
 
-use alloc::borrow::ToOwned;
-use alloc::collections::VecDeque;
-use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use log::Level;
 use spin::Mutex;
 
 use super::exporter::{Counters, Exporter, Policy};
 use super::queue::Limits;
+use super::records::{self, Reader};
 use super::resource::{Identity, resource};
-use super::span::Context;
-use super::{Resource, Signal, logs, upgrade};
+use super::{Resource, Signal, logs};
 use crate::confidential;
 use crate::cpu::{random, time};
 use crate::net::Notify;
 use crate::start::identity;
 
-/// Log records kept while they wait to be encoded.
-const MAX_RECORDS: usize = 128;
-
-struct Kept {
-    machine_ns: u64,
-    level: Level,
-    target: String,
-    message: String,
-    trace: Option<Context>,
-}
-
 /// What is sent, and as whom.
 pub(super) struct Sink {
+    pub endpoint: String,
     pub exporter: Exporter,
     pub resource: Resource,
     pub attributes: Vec<(String, String)>,
@@ -39,30 +25,14 @@ pub(super) struct Sink {
     pub host_id: String,
 }
 
-static RECORDS: Mutex<VecDeque<Kept>> = Mutex::new(VecDeque::new());
 static SINK: Mutex<Option<Sink>> = Mutex::new(None);
 /// Told when there is something to send.
 pub(super) static WORK: Notify = Notify::new();
 
-/// Keeps a log record until it is sent; the oldest goes when there are too many.
-pub(crate) fn record(now: time::Instant, record: &log::Record<'_>) {
-    let message = format!("{}", record.args());
-    let kept = Kept {
-        machine_ns: now.0,
-        level: record.level(),
-        target: record.target().to_owned(),
-        message,
-        trace: upgrade::under_way(),
-    };
-    let mut records = RECORDS.lock();
-    if records.len() == MAX_RECORDS {
-        records.pop_front();
-    }
-    records.push_back(kept);
-}
-
 /// What the collector is told of this instar, besides what it is.
 pub(super) struct Labels {
+    /// Where it goes.
+    pub endpoint: String,
     pub service_name: String,
     pub attributes: Vec<(String, String)>,
     pub host_id: String,
@@ -73,6 +43,7 @@ pub(super) struct Labels {
 pub(super) fn open(labels: Labels, undelivered: Vec<(Signal, Vec<u8>)>) {
     let image = &identity().manifest();
     let Labels {
+        endpoint,
         service_name,
         attributes,
         host_id,
@@ -96,6 +67,7 @@ pub(super) fn open(labels: Labels, undelivered: Vec<(Signal, Vec<u8>)>) {
         exporter.push(signal, body);
     }
     *SINK.lock() = Some(Sink {
+        endpoint,
         exporter,
         resource: of_this_instar,
         attributes,
@@ -114,6 +86,11 @@ pub(super) fn with_exporter<R>(action: impl FnOnce(&mut Exporter) -> R) -> Optio
     with(|sink| action(&mut sink.exporter))
 }
 
+/// Where telemetry goes, if it goes anywhere.
+pub(crate) fn endpoint() -> Option<String> {
+    with(|sink| sink.endpoint.clone())
+}
+
 /// The exporter's counters; zeros without a collector.
 pub(crate) fn counters() -> Counters {
     with_exporter(|exporter| exporter.counters()).unwrap_or_default()
@@ -125,7 +102,7 @@ pub(crate) fn delivered() -> u64 {
 }
 
 /// What has not been delivered, for the successor.
-pub(crate) fn undelivered(max_bytes: usize) -> Vec<(Signal, Vec<u8>)> {
+pub(super) fn undelivered(max_bytes: usize) -> Vec<(Signal, Vec<u8>)> {
     queue_logs();
     with_exporter(|exporter| exporter.undelivered(max_bytes)).unwrap_or_default()
 }
@@ -134,7 +111,7 @@ pub(crate) fn undelivered(max_bytes: usize) -> Vec<(Signal, Vec<u8>)> {
 pub(super) fn queue_logs() {
     let mut sink = SINK.lock();
     let Some(sink) = sink.as_mut() else { return };
-    let kept: Vec<Kept> = RECORDS.lock().drain(..).collect();
+    let (kept, _) = records::take(Reader::Otlp);
     if kept.is_empty() {
         return;
     }

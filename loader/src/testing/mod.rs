@@ -112,6 +112,7 @@ pub fn manifest(name: &str, version: &str, security_version: u64, elf: &[u8]) ->
             size: elf.len() as u64,
             sha256: Sha256::digest(elf).into(),
         },
+        environment: Vec::new(),
     }
 }
 

@@ -96,6 +96,13 @@ fn status<'a>(
             queued: 0,
             delivered: 0,
             dropped: 0,
+            syslog: Some(Syslog {
+                server: "10.0.2.2:601",
+                connected: true,
+                queued: 0,
+                sent: 0,
+                dropped: 0,
+            }),
         },
         staged: None,
         last_replacement: Some(timeline.last_replacement()),
@@ -187,6 +194,7 @@ fn the_texts_have_the_documented_form() {
         "/network/dns",
         "/staged",
         "/telemetry/endpoint",
+        "/telemetry/syslog",
         "/last_replacement/outcome",
         "/last_replacement/from",
     ] {
@@ -215,11 +223,13 @@ fn what_is_not_there_is_null() {
     let mut status = status(&timeline, &decision, &module, &history);
     status.last_replacement = None;
     status.telemetry.endpoint = None;
+    status.telemetry.syslog = None;
     status.network.as_mut().unwrap().gateway = None;
     let ours: Value = serde_json::from_str(&json(&status)).expect("JSON");
     for place in [
         "/last_replacement",
         "/telemetry/endpoint",
+        "/telemetry/syslog",
         "/network/gateway",
         "/staged",
     ] {
