@@ -75,8 +75,7 @@ impl Expected<'_> {
     /// # Panics
     /// If the trace is not as it should be.
     pub fn judge(&self, spans: &[Span]) -> BTreeMap<String, Span> {
-        let ids: BTreeMap<&str, &Span> = spans.iter().map(|span| (&*span.id, span)).collect();
-        assert_eq!(ids.len(), spans.len(), "a span came twice: {spans:#?}");
+        let root = assert_whole(spans);
         let (cores, phases): (Vec<&Span>, Vec<&Span>) =
             spans.iter().partition(|span| span.name == "flush core");
         let by_name: BTreeMap<String, Span> = phases
@@ -87,10 +86,9 @@ impl Expected<'_> {
         let told: BTreeSet<&str> = by_name.keys().map(String::as_str).collect();
         assert_eq!(told, expected);
         assert_eq!(by_name.len(), phases.len(), "a phase was told twice: {spans:#?}");
-        let root = &by_name["replacement"];
         assert_eq!(root.parent, self.parent);
         for span in spans {
-            self.judge_span(span, root, ids.get(&*span.parent).copied());
+            self.judge_span(span, root);
         }
         let starts: Vec<u64> = IN_ORDER
             .iter()
@@ -111,20 +109,11 @@ impl Expected<'_> {
         by_name
     }
 
-    fn judge_span(&self, span: &Span, root: &Span, parent: Option<&Span>) {
-        assert!(span.start_ns <= span.end_ns, "{span:?}");
+    fn judge_span(&self, span: &Span, root: &Span) {
         // "Sampled", and that it is known whether the parent is remote.
         assert_eq!(span.flags & 0x101, 0x101, "{span:?}");
         let is_root = span.id == root.id;
         assert_eq!(span.flags & 0x200 != 0, is_root && !self.parent.is_empty());
-        if let Some(parent) = parent {
-            assert!(
-                parent.start_ns <= span.start_ns && span.end_ns <= parent.end_ns,
-                "{span:?} is not within {parent:?}"
-            );
-        } else {
-            assert!(is_root, "{span:?} has no parent");
-        }
         let of_successor = AFTER.contains(&&*span.name);
         let generation = match &*span.name {
             // Told by the one that is left.
@@ -137,4 +126,30 @@ impl Expected<'_> {
         assert_eq!(span.failed, failed, "{span:?}");
         assert_eq!(span.error.is_some(), failed, "{span:?}");
     }
+}
+
+/// Judges what holds of every trace, and returns its root: each span is there once, its parent is there, and it lies within that one.
+///
+/// # Panics
+/// If the trace is not whole.
+pub fn assert_whole(spans: &[Span]) -> &Span {
+    let ids: BTreeMap<&str, &Span> = spans.iter().map(|span| (&*span.id, span)).collect();
+    assert_eq!(ids.len(), spans.len(), "a span came twice: {spans:#?}");
+    let (roots, parts): (Vec<&Span>, Vec<&Span>) = spans.iter().partition(|span| span.name == "replacement");
+    for span in parts {
+        let parent = ids.get(&*span.parent);
+        let parent = parent.unwrap_or_else(|| panic!("{span:?} has no parent"));
+        assert!(
+            parent.start_ns <= span.start_ns && span.start_ns <= span.end_ns && span.end_ns <= parent.end_ns,
+            "{span:?} is not within {parent:?}"
+        );
+    }
+    let [root] = roots[..] else {
+        panic!("not one root: {roots:?}")
+    };
+    assert!(
+        !ids.contains_key(&*root.parent) && root.start_ns <= root.end_ns,
+        "{root:?}"
+    );
+    root
 }

@@ -5,7 +5,7 @@
 //! and otherwise it must be the one that is there, but for the milliseconds.
 
 use machine_tests::{
-    collector::Collector,
+    collector::{Collector, Span},
     machine::{DEADLINE, Machine, Setup},
     matrix::{
         self, Cell,
@@ -14,6 +14,7 @@ use machine_tests::{
     },
     monitored::Monitored,
     prepared::App,
+    trace::assert_whole,
 };
 use std::{ffi::OsString, thread, time::Instant};
 
@@ -118,14 +119,16 @@ impl Bench {
                 .iter()
                 .any(|span| span.trace == trace && span.name == "replacement")
         });
-        let root = spans
-            .iter()
-            .find(|span| span.trace == trace && span.name == "replacement");
-        assert_eq!(
-            root.and_then(|span| span.error.as_deref()),
-            Some(cause),
+        let spans: Vec<_> = spans.into_iter().filter(|span| span.trace == trace).collect();
+        assert_eq!(assert_whole(&spans).error.as_deref(), Some(cause), "{version}");
+        let name = |name| move |span: &&Span| span.name == name;
+        let trial = spans.iter().find(name("probation")).expect("a trial");
+        let death = spans.iter().filter(|span| span.generation == 2 && span.failed);
+        assert!(
+            death.map(|span| span.end_ns).all(|end| end == trial.end_ns),
             "{version}"
         );
+        assert_eq!(trial.version, version);
         let recovery = last["recovery_ms"].as_f64().expect("a recovery");
         println!("{} cores, {version}: {recovery:.1} ms, {reason:.100}", self.cores);
         Seen {
