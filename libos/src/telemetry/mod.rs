@@ -92,17 +92,18 @@ pub(crate) fn start(start: &Start, handover: Option<&Handover>, machine: &'stati
     }
 }
 
-/// What has not been delivered, for the successor: numbers of signals, and bodies of at most `max_bytes` in sum.
-pub(crate) fn undelivered(max_bytes: usize) -> Vec<(u8, Vec<u8>)> {
+/// What has not been delivered, for the successor: numbers of signals, and bodies of at most `max_bytes` in sum; and how many
+/// requests of each signal found no room there.
+pub(crate) fn undelivered(max_bytes: usize) -> (Vec<(u8, Vec<u8>)>, [u64; 3]) {
     // Where there is a collector it has the larger share, since traces go there.
     let share = if sink::endpoint().is_some() { 4 } else { 1 };
     let messages = syslog::push::undelivered(max_bytes / share);
-    let requests = sink::undelivered(max_bytes - messages.len());
+    let (requests, left_behind) = sink::undelivered(max_bytes - messages.len());
     let requests = requests
         .into_iter()
         .map(|(signal, body)| (signal.index() as u8, body));
     let messages = (!messages.is_empty()).then_some((syslog::push::NUMBER, messages));
-    requests.chain(messages).collect()
+    (requests.chain(messages).collect(), left_behind)
 }
 
 /// The three kinds of telemetry, each with its own request and its own path.

@@ -44,7 +44,8 @@ pub(super) fn start(
     let undelivered = handover.iter().flat_map(|handover| &handover.undelivered);
     let undelivered = undelivered
         .filter_map(|(signal, body)| Some((Signal::from_index(usize::from(*signal))?, body.clone())));
-    sink::open(labels, undelivered.collect());
+    let left_behind = handover.map_or([0; 3], |handover| handover.left_behind);
+    sink::open(labels, undelivered.collect(), left_behind);
     info!("telemetry goes to {}", otlp.endpoint.authority);
     let last = current::online().iter().last().unwrap_or(CoreId::BOOT);
     spawn_on(last, encode(machine, otlp.logs_every, otlp.metrics_every)).detach();

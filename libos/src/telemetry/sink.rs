@@ -39,8 +39,9 @@ pub(super) struct Labels {
     pub measurement: String,
 }
 
-/// Starts to collect for a collector, with what a predecessor could not deliver.
-pub(super) fn open(labels: Labels, undelivered: Vec<(Signal, Vec<u8>)>) {
+/// Starts to collect for a collector, with what a predecessor could not deliver, and the number of requests that it could not
+/// hand over.
+pub(super) fn open(labels: Labels, undelivered: Vec<(Signal, Vec<u8>)>, left_behind: [u64; 3]) {
     let image = &identity().manifest();
     let Labels {
         endpoint,
@@ -63,6 +64,7 @@ pub(super) fn open(labels: Labels, undelivered: Vec<(Signal, Vec<u8>)>) {
         attributes: &attributes,
     });
     let mut exporter = Exporter::new(Limits::default(), Policy::default(), random::number());
+    exporter.were_dropped(left_behind);
     for (signal, body) in undelivered {
         exporter.push(signal, body);
     }
@@ -101,10 +103,15 @@ pub(crate) fn delivered() -> u64 {
     with_exporter(|exporter| exporter.counters().delivered.iter().sum()).unwrap_or(0)
 }
 
-/// What has not been delivered, for the successor.
-pub(super) fn undelivered(max_bytes: usize) -> Vec<(Signal, Vec<u8>)> {
+/// What has not been delivered, for the successor; and how many requests more there are, by signal.
+pub(super) fn undelivered(max_bytes: usize) -> (Vec<(Signal, Vec<u8>)>, [u64; 3]) {
     queue_logs();
-    with_exporter(|exporter| exporter.undelivered(max_bytes)).unwrap_or_default()
+    let handed = with_exporter(|exporter| {
+        let handed = exporter.undelivered(max_bytes);
+        let left_behind = exporter.left_behind(&handed);
+        (handed, left_behind)
+    });
+    handed.unwrap_or_default()
 }
 
 /// Queues the log records that have come together; whether there were any.
