@@ -6,7 +6,9 @@
 //! - [`clients`]: clients with raw sockets, polite and rude
 //! - [`echoes`]: a client that asks all the time
 //! - [`collector`]: an OpenTelemetry collector
+//! - [`prometheus`]: a Prometheus that scrapes, and promtool
 //! - [`rsyslog`]: a syslog server
+//! - [`trace`]: whether the trace of a replacement is whole
 //! - [`prepared`]: the images under test
 //! - [`browser`]: a browser without a window
 //! - [`machine`]: the emulator that runs them
@@ -27,5 +29,7 @@ pub mod monitored;
 pub mod name_server;
 pub mod otlp;
 pub mod prepared;
+pub mod prometheus;
 pub mod rsyslog;
+pub mod trace;
 pub mod witness;

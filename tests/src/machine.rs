@@ -3,7 +3,6 @@
 //! Nothing here waits for time to pass: it waits for a line or for an answer, with a generous deadline.
 
 use crate::prepared::{App, Prepared};
-use serial::Serial;
 use std::{
     ffi::OsString,
     fs::{self, File},
@@ -23,6 +22,7 @@ mod serial;
 
 pub use bochs::Bochs;
 pub use control::Replaced;
+pub(crate) use serial::Serial;
 
 /// The longest that booting or replacing may take, on the slowest computer that tests should pass on.
 pub const DEADLINE: Duration = Duration::from_secs(120);

@@ -68,7 +68,7 @@ pub struct Core {
     pub busy_ns: u64,
     /// Nanoseconds halted.
     pub idle_ns: u64,
-    /// Tasks on it that have not ended.
+    /// Tasks on it.
     pub tasks: u64,
 }
 

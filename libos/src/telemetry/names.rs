@@ -147,7 +147,7 @@ metrics! {
     NETWORK_DROPS = Counter "system.network.packet.dropped" ["{packet}"], "Packets dropped though they had no error.";
     NETWORK_ERRORS = Counter "system.network.errors" ["{error}"], "Frames that the network card received damaged or too long, or did not take.";
     CONNECTIONS = UpDownCounter "system.network.connection.count" ["{connection}"], "TCP sockets by state.";
-    TASKS = UpDownCounter "instar.tasks" ["{task}"], "Tasks that have not ended, by the core that runs them.";
+    TASKS = UpDownCounter "instar.tasks" ["{task}"], "Tasks by the core that runs them: those that have not ended, and those that somebody still refers to.";
     CHUNKS = UpDownCounter "instar.chunks" ["{chunk}"], "Chunks of memory by state.";
     PRIVATE_PAGES = UpDownCounter "instar.private.pages" ["{page}"], "Private pages of 4 KiB, by purpose.";
     KEYIDS = Gauge "instar.keyids" ["{keyid}"], "KeyIDs as the BIOS has divided them, where there is such a register.";

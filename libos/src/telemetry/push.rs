@@ -25,6 +25,7 @@ use crate::cpu::{CoreId, current, time};
 use crate::net::{Across, TcpOptions, TcpStream, default_network, resolve};
 use crate::replace::handover::Handover;
 use crate::replace::machine::Machine;
+use crate::replace::probation;
 use crate::task::{sleep_until, spawn_on, timeout};
 
 /// Starts to send.
@@ -41,6 +42,8 @@ pub(super) fn start(
         host_id: machine.host_id().into(),
         measurement: hex(&machine.measurement().0),
     };
+    // On trial it stays with the predecessor, which would send it once more: [`inherit`].
+    let handover = handover.filter(|_| !probation::is_on_trial());
     let undelivered = handover.iter().flat_map(|handover| &handover.undelivered);
     let undelivered = undelivered
         .filter_map(|(signal, body)| Some((Signal::from_index(usize::from(*signal))?, body.clone())));
@@ -56,6 +59,16 @@ pub(super) fn start(
         connection: None,
     };
     spawn_on(last, sender.run()).detach();
+}
+
+/// Sends what a predecessor has left undelivered, now that it does not come back.
+pub(crate) fn inherit(handover: &Handover) {
+    for (signal, body) in &handover.undelivered {
+        if let Some(signal) = Signal::from_index(usize::from(*signal)) {
+            sink::with_exporter(|exporter| exporter.push(signal, body.clone()));
+        }
+    }
+    WORK.notify();
 }
 
 /// Queues what has come together, in time whatever the collector does.

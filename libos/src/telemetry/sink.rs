@@ -55,7 +55,7 @@ pub(super) fn open(labels: Labels, undelivered: Vec<(Signal, Vec<u8>)>, left_beh
         image_name: &image.name,
         image_version: &image.version,
         revision: &image.revision,
-        instance_id: Some(identity().instance_id),
+        instance_id: identity().instance_id,
         generation: identity().generation.into(),
         host_id: &host_id,
         measurement: &measurement,

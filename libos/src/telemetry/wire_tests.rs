@@ -28,7 +28,7 @@ pub(super) fn instar(generation: u64) -> Resource {
         image_name: "hello",
         image_version: "1.0.0",
         revision: "",
-        instance_id: Some(uuid_v4([generation as u8; 16])),
+        instance_id: uuid_v4([generation as u8; 16]),
         generation,
         host_id: "host",
         measurement: "",

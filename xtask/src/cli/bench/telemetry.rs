@@ -239,7 +239,7 @@ fn under_load(builder: Builder, way: &Way) -> Result<Load> {
                     control,
                     "POST",
                     "/v1/orders",
-                    "",
+                    &[],
                     b"no order",
                     Limits::short(),
                     |_| {},
