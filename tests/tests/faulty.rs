@@ -9,7 +9,7 @@ use std::{
 };
 use xtask::collect::{Arrival, Collector, Fault, Point, Received};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// As long as the exporter waits for an answer.
 const TIMEOUT: Duration = Duration::from_secs(3);
