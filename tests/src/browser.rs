@@ -55,7 +55,8 @@ impl Browser {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
-            .env("HOME", &profile);
+            .env("HOME", &profile)
+            .env("TMPDIR", &profile);
         let mut child =
             spawn(command).expect("chromedriver starts (Debian: apt-get install chromium-driver)");
         let said = BufReader::new(child.stdout.take().expect("it is piped"));

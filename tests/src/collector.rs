@@ -130,6 +130,8 @@ struct State {
     requests: BTreeMap<String, usize>,
     broken: Vec<String>,
     metrics: Vec<ExportMetricsServiceRequest>,
+    /// All bodies, one behind the other.
+    bytes: Vec<u8>,
 }
 
 impl Collector {
@@ -214,6 +216,13 @@ impl Collector {
         state.metrics.clone()
     }
 
+    /// Whether these bytes were in a body that came.
+    #[must_use]
+    pub fn has_received(&self, bytes: &[u8]) -> bool {
+        let state = self.received.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.bytes.windows(bytes.len()).any(|window| window == bytes)
+    }
+
     /// How often each path was posted to.
     #[must_use]
     pub fn requests(&self) -> BTreeMap<String, usize> {
@@ -281,6 +290,7 @@ impl Received {
                 Err(error) => state.broken.push(error.to_string()),
             }
         }
+        state.bytes.extend_from_slice(body);
         *state.requests.entry(path).or_default() += 1;
         self.more.notify_all();
     }

@@ -127,9 +127,9 @@ pub(crate) fn watch() {
 
 /// Returns if this instar keeps the machine after all, with interrupts off.
 fn give_back_or_end(cause: Cause, text: fmt::Arguments<'_>) {
-    give_back(cause, text);
+    give_back(tsc(), cause, text);
     if Fate::GivenBack.is() {
-        last_words(cause, text);
+        last_words(cause, text, text);
     }
 }
 
@@ -147,10 +147,9 @@ fn hung(core: CoreId, now: Instant) -> Option<(CoreId, Instant)> {
     ((now - since).as_nanos() as u64 >= HANG_NS.load(Ordering::Relaxed)).then_some((core, since))
 }
 
-/// Gives the machine back to the predecessor, with these last words. Returns only if there is none, or if a core that does not
+/// Gives the machine back to the predecessor, with these last words; `noticed` is the TSC when it became clear that it must. Returns only if there is none, or if a core that does not
 /// stop is in the way: then there is no going on at all. Takes no lock and allocates nothing.
-pub(crate) fn give_back(cause: Cause, text: fmt::Arguments<'_>) {
-    let noticed = tsc();
+pub(crate) fn give_back(noticed: u64, cause: Cause, text: fmt::Arguments<'_>) {
     x86_64::instructions::interrupts::disable();
     // Whoever fails before it knows anything finds the pen where it always is.
     let Some(pen) = stop::pen()

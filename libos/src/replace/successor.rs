@@ -53,7 +53,8 @@ pub(crate) async fn finish(machine: &'static Machine, handover: Option<Handover>
     crate::trial::point_on_any_core(crate::trial::Phase::After);
     if let Err(reason) = well(machine).await {
         if probation::is_on_trial() {
-            last_words(Cause::Unhealthy, format_args!("{reason}"));
+            let text = format_args!("{reason}");
+            last_words(Cause::Unhealthy, text, text);
         }
         warn!("this successor is not well, and there is no way back: {reason}");
     }
@@ -75,7 +76,7 @@ pub(crate) async fn finish(machine: &'static Machine, handover: Option<Handover>
     let was_on_trial = probation::is_on_trial();
     probation::commit().await;
     if let Some(handover) = handover.as_ref().filter(|_| was_on_trial) {
-        telemetry::push::inherit(handover);
+        telemetry::inherit(handover);
     }
     // The predecessor does not come back to the connections that it kept.
     machine.network.forget_kept();

@@ -7,7 +7,7 @@
 use alloc::vec::Vec;
 
 use super::Signal;
-use super::exporter::Counters;
+use super::counters::Counters;
 use super::model::{Distribution, Family, Label, Point, Value};
 use super::names::{self, Attribute, Metric};
 use crate::net::TCP_STATES;

@@ -3,9 +3,9 @@
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use super::attributes::{AnyValue, KeyValue, Resource, Value};
 use super::names;
 use super::percent::hex;
-use super::proto::{AnyValue, KeyValue, Resource, Value};
 use crate::confidential::{module::Module, platform::Platform};
 
 /// What distinguishes this instar. Only text that the machine's owner wrote, and identifiers.

@@ -39,9 +39,8 @@ pub(super) struct Labels {
     pub measurement: String,
 }
 
-/// Starts to collect for a collector, with what a predecessor could not deliver, and the number of requests that it could not
-/// hand over.
-pub(super) fn open(labels: Labels, undelivered: Vec<(Signal, Vec<u8>)>, left_behind: [u64; 3]) {
+/// Starts to collect for a collector.
+pub(super) fn open(labels: Labels) {
     let image = &identity().manifest();
     let Labels {
         endpoint,
@@ -63,11 +62,7 @@ pub(super) fn open(labels: Labels, undelivered: Vec<(Signal, Vec<u8>)>, left_beh
         tdx_module: confidential::tdx_module(),
         attributes: &attributes,
     });
-    let mut exporter = Exporter::new(Limits::default(), Policy::default(), random::number());
-    exporter.were_dropped(left_behind);
-    for (signal, body) in undelivered {
-        exporter.push(signal, body);
-    }
+    let exporter = Exporter::new(Limits::default(), Policy::default(), random::number());
     *SINK.lock() = Some(Sink {
         endpoint,
         exporter,
@@ -101,6 +96,11 @@ pub(crate) fn counters() -> Counters {
 /// How many requests the collector has taken from this instar.
 pub(crate) fn delivered() -> u64 {
     with_exporter(|exporter| exporter.counters().delivered.iter().sum()).unwrap_or(0)
+}
+
+/// Log records that were lost before they were queued.
+pub(crate) fn dropped_records() -> u64 {
+    records::missed(Reader::Otlp)
 }
 
 /// What has not been delivered, for the successor; and how many requests more there are, by signal.

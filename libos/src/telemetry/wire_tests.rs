@@ -281,7 +281,7 @@ fn logs_by_scope_and_bounded() {
     let Some(Any::StringValue(text)) = scopes[1].log_records[0].body.clone().and_then(|any| any.value) else {
         panic!("no text")
     };
-    assert!(text.ends_with("ä…") && text.len() <= logs::MAX_MESSAGE);
+    assert!(text.ends_with("ä…") && text.len() <= super::records::MAX_MESSAGE);
     assert!(logs::body(0, 0, &instar(1), &[]).is_empty());
 }
 
