@@ -87,6 +87,7 @@ impl Handover {
         let state = state::records();
         // What the application keeps comes first; undelivered telemetry takes what is left.
         let for_telemetry = handover::MAX_UNDELIVERED_BYTES - state::records::size(&state);
+        let (undelivered, left_behind) = telemetry::undelivered(for_telemetry);
         let (replacements, history) =
             machine.with(|state| (state.replacements, state.history.past().to_vec()));
         Self {
@@ -113,7 +114,8 @@ impl Handover {
             predecessor_chunks: memory::ranges_of(Owner::Own).into_iter().map(range).collect(),
             timeline: timeline.clone(),
             quiesce_ns: quiesce.0,
-            undelivered: telemetry::undelivered(for_telemetry),
+            undelivered,
+            left_behind,
             replacements,
             trial,
             private: private::to_hand_over(),

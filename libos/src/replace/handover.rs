@@ -209,6 +209,9 @@ pub struct Handover {
         decode_with = "bounded::list::<_, _, MAX_PAST>"
     )]
     pub history: Vec<Past>,
+    /// Telemetry requests that found no room in `undelivered`: metrics, logs, traces.
+    #[cbor(n(24), default)]
+    pub left_behind: [u64; 3],
 }
 
 fn encode_undelivered<C, W: Write>(

@@ -136,6 +136,16 @@ impl Exporter {
         self.queue.undelivered(max_bytes)
     }
 
+    /// How many requests of each signal wait and are not among these.
+    pub fn left_behind(&self, handed: &[(Signal, Vec<u8>)]) -> [u64; 3] {
+        self.queue.left_behind(handed)
+    }
+
+    /// So many requests of each signal found no room on their way here from the predecessor.
+    pub fn were_dropped(&mut self, requests: [u64; 3]) {
+        self.queue.were_dropped(requests);
+    }
+
     /// What became of requests so far.
     pub fn counters(&self) -> Counters {
         Counters {

@@ -127,6 +127,8 @@ pub(crate) fn start(start: &Start, handover: Option<&Handover>, machine: &'stati
 
 /// Sends what a predecessor has left undelivered, when it does not come back.
 pub(crate) fn inherit(handover: &Handover) {
+    #[cfg(feature = "otlp")]
+    sink::with_exporter(|exporter| exporter.were_dropped(handover.left_behind));
     for (number, bytes) in &handover.undelivered {
         #[cfg(feature = "otlp")]
         if let Some(signal) = Signal::from_index(usize::from(*number)) {
@@ -156,8 +158,9 @@ pub(crate) fn syslog_status() -> Option<Syslog> {
     None
 }
 
-/// What has not been delivered, for the successor: numbers of signals, and bodies of at most `max_bytes` in sum.
-pub(crate) fn undelivered(max_bytes: usize) -> Vec<(u8, Vec<u8>)> {
+/// What has not been delivered, for the successor: numbers of signals, and bodies of at most `max_bytes` in sum; and how many
+/// requests of each signal found no room there.
+pub(crate) fn undelivered(max_bytes: usize) -> (Vec<(u8, Vec<u8>)>, [u64; 3]) {
     #[cfg_attr(
         not(any(feature = "otlp", feature = "syslog")),
         expect(unused_mut, reason = "nothing is added")
@@ -175,14 +178,15 @@ pub(crate) fn undelivered(max_bytes: usize) -> Vec<(u8, Vec<u8>)> {
         left
     };
     #[cfg(feature = "otlp")]
-    undelivered.extend(
-        sink::undelivered(max_bytes)
-            .into_iter()
-            .map(|(signal, body)| (signal.index() as u8, body)),
-    );
+    let left_behind = {
+        let (requests, left_behind) = sink::undelivered(max_bytes);
+        let numbered = |(signal, body): (Signal, _)| (signal.index() as u8, body);
+        undelivered.extend(requests.into_iter().map(numbered));
+        left_behind
+    };
     #[cfg(not(feature = "otlp"))]
-    let _ = max_bytes;
-    undelivered
+    let (_, left_behind) = (max_bytes, [0; 3]);
+    (undelivered, left_behind)
 }
 
 /// The three kinds of telemetry, each with its own request and its own path.

@@ -162,17 +162,27 @@ impl Queue {
     }
 
     /// What was not delivered yet, for the next instar: copies of at most `max_bytes` in sum, oldest first. If not all
-    /// fits, traces go before logs, logs before metrics, and new before old. A request that is being sent is among them,
-    /// so the collector may get it twice; better than never.
+    /// fits, new goes before old: traces first, then the newest metrics, which tell what else was dropped, then logs, then
+    /// what is left of metrics. A request that is being sent is among them, so the collector may get it twice; better
+    /// than never.
     pub fn undelivered(&self, max_bytes: usize) -> Vec<(Signal, Vec<u8>)> {
         let mut room = max_bytes;
         let mut chosen: Vec<(u64, Signal, &Body)> = Vec::new();
-        for signal in [Signal::Traces, Signal::Logs, Signal::Metrics] {
-            for entry in self.lanes[signal.index()].entries.iter().rev() {
+        let all = usize::MAX;
+        let mut taken = [0; 3];
+        for (signal, most) in [
+            (Signal::Traces, all),
+            (Signal::Metrics, 1),
+            (Signal::Logs, all),
+            (Signal::Metrics, all),
+        ] {
+            let newest = self.lanes[signal.index()].entries.iter().rev();
+            for entry in newest.skip(taken[signal.index()]).take(most) {
                 let Some(left) = room.checked_sub(entry.body.len()) else {
                     break;
                 };
                 room = left;
+                taken[signal.index()] += 1;
                 // At most a few hundred: a sort would cost more code than it saves time.
                 let place = chosen.partition_point(|(order, ..)| *order < entry.order);
                 chosen.insert(place, (entry.order, signal, &entry.body));
@@ -182,6 +192,22 @@ impl Queue {
             .into_iter()
             .map(|(_, signal, body)| (signal, body.to_vec()))
             .collect()
+    }
+
+    /// How many requests of each signal wait and are not among these.
+    pub fn left_behind(&self, handed: &[(Signal, Vec<u8>)]) -> [u64; 3] {
+        let mut left = [0, 1, 2].map(|index| self.lanes[index].entries.len() as u64);
+        for (signal, _) in handed {
+            left[signal.index()] = left[signal.index()].saturating_sub(1);
+        }
+        left
+    }
+
+    /// So many requests of each signal were dropped elsewhere: for want of room on their way here.
+    pub fn were_dropped(&mut self, requests: [u64; 3]) {
+        for (lane, requests) in self.lanes.iter_mut().zip(requests) {
+            lane.dropped = lane.dropped.saturating_add(requests);
+        }
     }
 }
 
@@ -252,7 +278,20 @@ mod tests {
         );
         let some = queue.undelivered(80);
         assert_eq!(some.iter().map(|(_, body)| body[0]).collect::<Vec<_>>(), [2, 4]);
+        assert_eq!(queue.left_behind(&some), [1, 1, 0]);
         assert!(queue.undelivered(0).is_empty());
+        queue.push(Signal::Metrics, vec![5; 10]);
+        queue.push(Signal::Logs, vec![6; 10]);
+        let some = queue.undelivered(100);
+        let some: Vec<_> = some.iter().map(|(_, body)| body[0]).collect();
+        assert_eq!(
+            some,
+            [2, 4, 5, 6],
+            "the newest metrics before logs, old logs before old metrics"
+        );
+        let mut next = Queue::new(small());
+        next.were_dropped([1, 1, 0]);
+        assert_eq!(Signal::ALL.map(|signal| next.dropped(signal)), [1, 1, 0]);
     }
 
     proptest! {

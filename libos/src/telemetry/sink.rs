@@ -103,10 +103,15 @@ pub(crate) fn dropped_records() -> u64 {
     records::missed(Reader::Otlp)
 }
 
-/// What has not been delivered, for the successor.
-pub(super) fn undelivered(max_bytes: usize) -> Vec<(Signal, Vec<u8>)> {
+/// What has not been delivered, for the successor; and how many requests more there are, by signal.
+pub(super) fn undelivered(max_bytes: usize) -> (Vec<(Signal, Vec<u8>)>, [u64; 3]) {
     queue_logs();
-    with_exporter(|exporter| exporter.undelivered(max_bytes)).unwrap_or_default()
+    let handed = with_exporter(|exporter| {
+        let handed = exporter.undelivered(max_bytes);
+        let left_behind = exporter.left_behind(&handed);
+        (handed, left_behind)
+    });
+    handed.unwrap_or_default()
 }
 
 /// Queues the log records that have come together; whether there were any.

@@ -85,6 +85,7 @@ fn record() -> Handover {
         kept: [kept(40_000)].to_vec(),
         state: [stashed("clock", 3), stashed("users", 40)].to_vec(),
         preserved: [preserved(12, 14), preserved(14, 15)].to_vec(),
+        left_behind: [1, 2, 0],
     }
 }
 
