@@ -134,6 +134,19 @@ pub struct Snapshot {
     pub flushes: [Distribution; 2],
     /// The exporter's own.
     pub telemetry: Counters,
+    /// Log records that the exporter was too slow for.
+    pub lost_records: u64,
+    /// What became of log records for a syslog server, where one is named.
+    pub syslog: Option<Syslog>,
+}
+
+/// Log records for a syslog server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Syslog {
+    /// The server's end of the connection has taken them.
+    pub delivered: u64,
+    /// Lost for want of room.
+    pub dropped: u64,
 }
 
 /// The metrics of [`names::METRICS`], as far as there are values.
@@ -302,6 +315,11 @@ impl Builder<'_> {
         self.number(names::EXPORT_RETRIES, counters.retries);
         self.number(names::REJECTED_ITEMS, counters.rejected_items);
         self.number(names::EXPORT_QUEUE, counters.queued_bytes);
+        self.number(names::LOST_RECORDS, self.snapshot.lost_records);
+        if let Some(Syslog { delivered, dropped }) = self.snapshot.syslog {
+            let results = [("delivered", delivered), ("dropped", dropped)];
+            self.by(names::SYSLOG_MESSAGES, names::RESULT, &results);
+        }
         let cycles = [("encode", counters.encode_cycles), ("send", counters.send_cycles)];
         self.by_signal(names::EXPORT_CYCLES, names::STEP, &cycles);
     }

@@ -8,9 +8,10 @@ use log::warn;
 use super::exporter::Counters;
 use super::model::Family;
 use super::percent::hex;
+use super::records::{self, Reader};
 use super::resource::set_measurement;
 use super::sink::{self, Sink};
-use super::{Signal, flushes, instruments, metrics, otlp};
+use super::{Signal, flushes, instruments, metrics, otlp, syslog};
 use crate::confidential::{self, private};
 use crate::cpu::{self, current, machine_check, time};
 use crate::device::network;
@@ -100,6 +101,11 @@ fn snapshot(machine: &Machine, telemetry: Counters) -> metrics::Snapshot {
         blackout_ns: machine.last_blackout_ns(),
         flushes: flushes::read(),
         telemetry,
+        lost_records: records::missed(Reader::Otlp),
+        syslog: syslog::push::status().map(|status| metrics::Syslog {
+            delivered: status.sent,
+            dropped: status.dropped,
+        }),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What we encode, decoded with the official types.
 
 use super::exporter::Counters;
-use super::metrics::{Chunks, Core, KeyIds, Network, Replacements, Snapshot};
+use super::metrics::{Chunks, Core, KeyIds, Network, Replacements, Snapshot, Syslog};
 use super::model::Distribution;
 use super::names::{self, Kind};
 use super::resource::{Identity, resource, uuid_v4};
@@ -105,6 +105,11 @@ pub(super) fn snapshot() -> Snapshot {
             queued_bytes: 5,
             ..Counters::default()
         },
+        lost_records: 13,
+        syslog: Some(Syslog {
+            delivered: 14,
+            dropped: 15,
+        }),
     }
 }
 
