@@ -51,6 +51,8 @@ mod http_request_tests;
 mod instruments_tests;
 #[cfg(all(test, feature = "prometheus"))]
 mod manual_tests;
+#[cfg(test)]
+mod metrics_tests;
 #[cfg(all(test, feature = "prometheus"))]
 mod prometheus_tests;
 #[cfg(test)]
