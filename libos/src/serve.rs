@@ -40,7 +40,8 @@ pub(crate) async fn run(start: Start) {
         }
         // The predecessor had one.
         Err(problem) if probation::is_on_trial() => {
-            last_words(Cause::Unhealthy, format_args!("no network: {problem}"))
+            let text = format_args!("no network: {problem}");
+            last_words(Cause::Unhealthy, text, text)
         }
         Err(problem) => {
             error!("no network: {problem}");

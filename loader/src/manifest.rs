@@ -105,7 +105,7 @@ impl Manifest {
             environment: toml
                 .texts("environment")?
                 .into_iter()
-                .map(|(key, value)| (key, value.into()))
+                .map(|(key, value)| (key.into(), value.into()))
                 .collect(),
         };
         let name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);

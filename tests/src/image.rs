@@ -137,6 +137,21 @@ impl Parts {
         }
     }
 
+    /// The same program, signed with a table `environment` in its manifest.
+    #[must_use]
+    pub fn with_environment(&self, environment: &[(&str, &str)], key: &SecretKey) -> Self {
+        let lines = environment
+            .iter()
+            .map(|(key, value)| format!("\"{key}\" = \"{value}\"\n"));
+        let manifest = format!("{}[environment]\n{}", self.manifest, lines.collect::<String>());
+        let signature = sign(manifest.as_bytes(), key);
+        Self {
+            manifest,
+            signature,
+            elf: self.elf.clone(),
+        }
+    }
+
     /// The members, to be changed before they are packed.
     #[must_use]
     pub fn members(&self) -> Vec<Member> {

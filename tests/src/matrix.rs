@@ -233,14 +233,11 @@ impl Cell {
             // Never online: nobody looks at it but who counts.
             (Hang | Deaf, BeforeCores) if self.core != 0 => ("unhealthy", "3 of 4 cores came"),
             (Panic, _) => ("panic", "as the version says"),
-            (PageFault, _) => (
-                "fault",
-                "page fault address 0x7f0000000000: nothing is mapped there",
-            ),
+            (PageFault, _) => ("fault", "nothing is mapped there"),
             (GeneralProtection, _) => ("fault", "general protection (vector 13"),
             (DoubleFault, _) => ("fault", "double fault (vector 8"),
             (Overflow, _) => ("fault", "a stack overflow: this is a stack's guard page"),
-            (MachineCheck, _) => ("machine-check", "bank 3 has status 0x"),
+            (MachineCheck, _) => ("machine-check", "bank 3 has error code 0x"),
             (Hang | Deaf, _) => ("hang", "has not come back to its tasks for"),
             (NoCard, _) => ("unhealthy", "no network card was found"),
             (Unhealthy, _) => ("unhealthy", "as the version says"),

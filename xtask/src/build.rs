@@ -81,6 +81,10 @@ pub struct BuildOptions {
     pub security_version: u64,
     /// Features of the application's package, separated by commas or blanks.
     pub features: Option<String>,
+    /// Without the package's default features.
+    pub no_default_features: bool,
+    /// What the manifest sets unless the machine's command line does.
+    pub environment: Vec<(String, String)>,
     /// The release key's secret file; the development key if none is given.
     pub key: Option<PathBuf>,
     /// The operator's public key that the first stage carries; the development key if none is given.
@@ -134,17 +138,23 @@ pub fn build_app(options: &BuildOptions) -> Result<BuiltImage> {
     let app = workspace::app(&options.app)?;
     let version = options.version.as_deref().unwrap_or(&app.version);
     check_version(version)?;
+    check_environment(&options.environment)?;
     let (release, operator) = keys_of(options)?;
-    let elf = build_elf(&app.name, options.features.as_deref())?;
+    let elf = build_elf(
+        &app.name,
+        options.features.as_deref(),
+        !options.no_default_features,
+    )?;
     let first_stage = build_first_stage(&keys::public_of(&release)?, &operator)?;
     let summary = check_elf(&app.name, &elf)?;
-    let manifest = Manifest::new(
+    let mut manifest = Manifest::new(
         &app.name,
         version,
         &workspace::revision(),
         options.security_version,
         &elf,
     );
+    manifest.environment = options.environment.iter().cloned().collect();
     let archive = image::pack(&manifest, &elf, &release)?;
     let path = options
         .output
@@ -172,6 +182,30 @@ fn check_version(version: &str) -> Result<()> {
     Err(Failure::new(Exit::Usage, format!("`{version}` is no version"))
         .hint("a version has 1 to 64 letters, digits, dots, pluses, hyphens and underscores, like 1.2.0")
         .into())
+}
+
+/// What the loader would refuse, and a key that is given twice.
+fn check_environment(environment: &[(String, String)]) -> Result<()> {
+    let fits = |(key, value): &(String, String)| {
+        (1..=64).contains(&key.len())
+            && key.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+            && value.len() <= 1024
+            && !value.chars().any(char::is_control)
+            && environment.iter().filter(|(other, _)| other == key).count() == 1
+    };
+    match environment.iter().find(|pair| !fits(pair)) {
+        None if environment.len() <= 32 => Ok(()),
+        // Not the value: it may be a secret, though an image is not the place for one.
+        bad => Err(Failure::new(
+            Exit::Usage,
+            format!(
+                "the environment cannot be put into a manifest{}",
+                bad.map_or(String::new(), |(key, _)| format!(": {key}"))
+            ),
+        )
+        .hint("at most 32 keys, each once, with values of up to 1024 bytes without control characters")
+        .into()),
+    }
 }
 
 fn keys_of(options: &BuildOptions) -> Result<(SecretKey, PublicKey)> {
@@ -205,14 +239,17 @@ fn check_elf(app: &str, elf: &[u8]) -> Result<ElfSummary> {
     })
 }
 
-/// The ELF of the application `app`, as it goes into an image.
+/// The ELF of the application `app`, as it goes into an image, with these features besides the default ones or instead of them.
 ///
 /// # Errors
 /// If cargo fails.
-pub fn build_elf(app: &str, features: Option<&str>) -> Result<Vec<u8>> {
+pub fn build_elf(app: &str, features: Option<&str>, default_features: bool) -> Result<Vec<u8>> {
     let mut arguments = vec!["-p", app, "--bin", app];
     if let Some(features) = features {
         arguments.extend(["--features", features]);
+    }
+    if !default_features {
+        arguments.push("--no-default-features");
     }
     let mut elf = cargo_build(app, &arguments, IMAGE_FLAGS, IMAGE_LINK, IMAGE_SCRIPT, &[])?;
     // No linker option sets it, and Hermit's loaders warn without it.
@@ -359,6 +396,21 @@ not json
 {"reason":"build-finished","success":true}"#;
         assert_eq!(find_program(messages, "hello"), Some(PathBuf::from("/t/hello")));
         assert_eq!(find_program(messages, "libos"), None);
+    }
+
+    #[test]
+    fn environments_fit_into_a_manifest() {
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        assert!(check_environment(&[pair("OTEL_SERVICE_NAME", "kv"), pair("instar.syslog", "")]).is_ok());
+        for bad in [
+            vec![pair("", "a")],
+            vec![pair("A", "a\nb")],
+            vec![pair("A", "a"), pair("A", "b")],
+            vec![pair("A", &"a".repeat(1025))],
+            (0..33).map(|number| pair(&number.to_string(), "")).collect(),
+        ] {
+            assert!(check_environment(&bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

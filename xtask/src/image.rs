@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use minisign::SecretKey;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Read;
@@ -32,6 +33,9 @@ pub struct Manifest {
     pub security_version: u64,
     /// What the ELF must be.
     pub elf: ElfFacts,
+    /// What the image sets unless the command line does.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
 }
 
 /// Size and digest of the ELF.
@@ -45,6 +49,7 @@ pub struct ElfFacts {
 
 impl Manifest {
     /// The manifest of `elf`.
+    /// Without an environment.
     pub fn new(name: &str, version: &str, revision: &str, security_version: u64, elf: &[u8]) -> Self {
         Self {
             format: FORMAT,
@@ -56,12 +61,13 @@ impl Manifest {
                 size: elf.len() as u64,
                 sha256: sha256(elf),
             },
+            environment: BTreeMap::new(),
         }
     }
 
     /// As TOML, in a fixed order.
     pub fn to_toml(&self) -> String {
-        format!(
+        let mut text = format!(
             "format = {}\nname = {}\nversion = {}\nrevision = {}\nsecurity_version = {}\n[elf]\nsize = {}\nsha256 = {}\n",
             self.format,
             toml_string(&self.name),
@@ -70,7 +76,14 @@ impl Manifest {
             self.security_version,
             self.elf.size,
             toml_string(&self.elf.sha256),
-        )
+        );
+        if !self.environment.is_empty() {
+            text.push_str("[environment]\n");
+        }
+        for (key, value) in &self.environment {
+            _ = writeln!(text, "{} = {}", toml_string(key), toml_string(value));
+        }
+        text
     }
 }
 
@@ -239,6 +252,20 @@ mod tests {
         );
         assert_eq!(sample().to_toml(), expected);
         assert_eq!(digest.len(), 64);
+    }
+
+    #[test]
+    fn the_environment_is_a_table_behind_all_else() {
+        let mut manifest = sample();
+        manifest
+            .environment
+            .insert("instar.syslog".to_owned(), "logs \"a\"".to_owned());
+        let text = manifest.to_toml();
+        assert_eq!(
+            text,
+            sample().to_toml() + "[environment]\n\"instar.syslog\" = \"logs \\\"a\\\"\"\n"
+        );
+        assert_eq!(toml::from_str::<Manifest>(&text).expect("valid TOML"), manifest);
     }
 
     #[test]

@@ -14,6 +14,7 @@
 //! | [`collect`] | the collector: what machines report |
 //! | [`measure`] | what a machine has run, recomputed from files |
 //! | [`timeline`] | a replacement, drawn for people |
+//! | [`trace_context`] | the span in which a pipeline runs a verb |
 
 pub mod build;
 pub mod cli;
@@ -34,6 +35,7 @@ pub mod scene;
 pub mod soak;
 pub mod stats;
 pub mod timeline;
+pub mod trace_context;
 pub mod unpack;
 pub mod upgrade;
 pub mod workspace;

@@ -73,6 +73,11 @@ impl Status {
         self.bit(56) && self.bit(55)
     }
 
+    /// The architectural error code, which says what was broken (SDM section 16.9).
+    fn code(self) -> u16 {
+        self.0 as u16
+    }
+
     fn bit(self, number: u32) -> bool {
         self.0 >> number & 1 != 0
     }
@@ -178,18 +183,23 @@ fn report_fatal(global: u64, bank: Option<u8>) -> ! {
         Some((bank, found)) => last_words(
             Cause::MachineCheck,
             format_args!(
+                "machine check on core {core}: bank {bank} has error code {:#06x}: {}",
+                found.code(),
+                found.describe(),
+            ),
+            format_args!(
                 "machine check on core {core}: bank {bank} has status {:#018x}, address {:#x}: {}",
                 found.0,
                 address(bank, found).unwrap_or_default(),
                 found.describe(),
             ),
         ),
-        None => last_words(
-            Cause::MachineCheck,
-            format_args!(
+        None => {
+            let text = format_args!(
                 "machine check on core {core}: its status is {global:#x}: nobody knows where the core could go on",
-            ),
-        ),
+            );
+            last_words(Cause::MachineCheck, text, text)
+        }
     }
 }
 
@@ -244,8 +254,9 @@ pub(crate) fn report() {
     if let Some((new, place, status)) = pen.header().untold_machine_checks() {
         let (core, bank) = (place >> 8, place & 0xff);
         warn!(
-            "{new} machine-check errors, the last in bank {bank} of core {core}, status {status:#018x}: {}; the machine \
-             goes on, but something in it is about to fail",
+            "{new} machine-check errors, the last in bank {bank} of core {core}, error code {:#06x}, status {status:#018x}: {}; the \
+             machine goes on, but something in it is about to fail",
+            Status(status).code(),
             Status(status).describe()
         );
     }

@@ -54,6 +54,11 @@ pub fn image() -> Range<u64> {
     &raw const parts::image_start as u64..&raw const parts::image_end as u64
 }
 
+/// Where this image's constants lie, which nobody can write to: what stands in its file, and is no secret.
+pub fn constants() -> Range<u64> {
+    &raw const parts::image_start as u64..&raw const parts::text_start as u64
+}
+
 /// Takes charge of the machine's memory: `map` says which chunks are whose, `ram` what there is.
 ///
 /// # Safety

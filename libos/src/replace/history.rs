@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::timeline::{MAX_VERSION, Outcome, Timeline, milliseconds};
 use super::{bounded, hex};
+use crate::telemetry::allowed;
 
 /// Most replacements that are kept.
 pub const MAX_PAST: usize = 16;
@@ -54,14 +55,23 @@ pub struct Past {
     pub root_span: [u8; 8],
 }
 
+/// As much of a reason as is kept.
+fn shortened(mut reason: String) -> String {
+    reason.truncate(reason.floor_char_boundary(MAX_REASON));
+    reason
+}
+
 /// The last replacements, the newest last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History(Vec<Past>);
 
 impl History {
-    /// What a predecessor handed over.
+    /// What a predecessor handed over, which may be of a version that kept in reasons what must not leave the machine.
     #[must_use]
-    pub fn of(past: Vec<Past>) -> Self {
+    pub fn of(mut past: Vec<Past>) -> Self {
+        for past in &mut past {
+            past.reason = shortened(allowed::text(&past.reason));
+        }
         Self(past)
     }
 
@@ -72,7 +82,7 @@ impl History {
             from: timeline.from.clone(),
             to: timeline.to.clone(),
             outcome: timeline.outcome,
-            reason: reason[..reason.floor_char_boundary(MAX_REASON)].into(),
+            reason: shortened(reason.into()),
             blackout_ns: timeline.blackout_ns(),
             root_span: timeline.root_span,
         };

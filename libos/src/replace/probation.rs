@@ -20,13 +20,16 @@ use crate::cpu::pen::{Cause, Moment, Pen};
 use crate::cpu::registers::tsc;
 use crate::cpu::time::{self, Instant};
 use crate::cpu::{CoreId, MAX_CORES, current, stop};
-use crate::net::{self, Shared};
+use crate::net;
 use crate::start::panic::last_words;
 use crate::state::{self, returned::MAX_RETURNED};
 use crate::task::{sleep, spawn};
 
 /// How long a core may be kept from its tasks before it counts as hung.
 pub const HANG: Duration = Duration::from_secs(2);
+
+/// How often is looked for the first answer at the end: some tens of microseconds, if somebody works on the network.
+const LOOKS: u32 = 1000;
 
 /// How long the answer to an order to go back may take to leave.
 const ANSWER: Duration = Duration::from_millis(20);
@@ -124,9 +127,9 @@ pub(crate) fn watch() {
 
 /// Returns if this instar keeps the machine after all, with interrupts off.
 fn give_back_or_end(cause: Cause, text: fmt::Arguments<'_>) {
-    give_back(cause, text);
+    give_back(tsc(), cause, text);
     if Fate::GivenBack.is() {
-        last_words(cause, text);
+        last_words(cause, text, text);
     }
 }
 
@@ -144,10 +147,9 @@ fn hung(core: CoreId, now: Instant) -> Option<(CoreId, Instant)> {
     ((now - since).as_nanos() as u64 >= HANG_NS.load(Ordering::Relaxed)).then_some((core, since))
 }
 
-/// Gives the machine back to the predecessor, with these last words. Returns only if there is none, or if a core that does not
+/// Gives the machine back to the predecessor, with these last words; `noticed` is the TSC when it became clear that it must. Returns only if there is none, or if a core that does not
 /// stop is in the way: then there is no going on at all. Takes no lock and allocates nothing.
-pub(crate) fn give_back(cause: Cause, text: fmt::Arguments<'_>) {
-    let noticed = tsc();
+pub(crate) fn give_back(noticed: u64, cause: Cause, text: fmt::Arguments<'_>) {
     x86_64::instructions::interrupts::disable();
     // Whoever fails before it knows anything finds the pen where it always is.
     let Some(pen) = stop::pen()
@@ -163,7 +165,8 @@ pub(crate) fn give_back(cause: Cause, text: fmt::Arguments<'_>) {
     // Only the first one's words count.
     static SPOKEN: AtomicBool = AtomicBool::new(false);
     if !SPOKEN.swap(true, Ordering::SeqCst) {
-        let answer = net::default_network().and_then(Shared::try_first_answer);
+        // It may not have been noticed yet.
+        let answer = net::default_network().and_then(|network| network.try_first_answer(LOOKS));
         if let Some(answer) = answer {
             pen.mark(Moment::FirstAnswer, machine_time(answer));
         }

@@ -9,6 +9,7 @@ use super::health;
 use super::machine::Machine;
 use crate::http::{Request, Response};
 use crate::task::timeout;
+use crate::telemetry::allowed;
 
 const PATHS: &[&str] = &[
     "/livez",
@@ -33,7 +34,7 @@ pub(super) async fn answer(
         "/livez" => Response::text(200, "alive\n"),
         "/readyz" => match unready(machine).await {
             None => Response::text(200, "ready\n"),
-            Some(why) => Response::text(503, &format!("not ready: {}\n", one_line(&why))),
+            Some(why) => Response::text(503, &format!("not ready: {}\n", one_line(&allowed::text(&why)))),
         },
         #[cfg(feature = "prometheus")]
         "/metrics" => crate::telemetry::scrape(machine, request),

@@ -6,14 +6,14 @@ use super::machine::{Activity, Machine};
 use super::stage::Staged;
 use super::status::{
     self, Confidential, Cores, Flush, Image, Measurement, MeasurementsAnswer, Memory, Network, Origin,
-    PrivateMemory, State, Status, Syslog, Telemetry,
+    PrivateMemory, State, Status, Telemetry,
 };
 use crate::confidential::{self, private};
 use crate::cpu::{current, time};
 use crate::memory;
 use crate::net::{self, Configuration};
 use crate::start::identity;
-use crate::telemetry::{resource, sink, syslog};
+use crate::telemetry::{self, resource, sink};
 
 pub(super) fn staged(staged: &Staged) -> status::Staged<'_> {
     status::Staged {
@@ -31,7 +31,7 @@ pub(super) fn status(machine: &Machine) -> String {
     let now = time::now();
     let (heap_bytes, heap_used) = memory::heap::usage();
     let (endpoint, counters) = (sink::endpoint(), sink::counters());
-    let syslog = syslog::push::status();
+    let syslog = telemetry::syslog_status();
     let configuration = machine.network.configuration();
     let private = private::summary();
     machine.with(|state| {
@@ -75,13 +75,7 @@ pub(super) fn status(machine: &Machine) -> String {
                 queued: counters.queued,
                 delivered: counters.delivered.iter().sum(),
                 dropped: counters.dropped.iter().sum::<u64>() + counters.rejected.iter().sum::<u64>(),
-                syslog: syslog.as_ref().map(|syslog| Syslog {
-                    server: &syslog.server,
-                    connected: syslog.connected,
-                    queued: syslog.queued,
-                    sent: syslog.sent,
-                    dropped: syslog.dropped,
-                }),
+                syslog,
             },
             staged: state.staged.as_ref().map(staged),
             last_replacement: state.last.as_ref().map(|timeline| timeline.last_replacement()),

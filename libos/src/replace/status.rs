@@ -284,7 +284,7 @@ pub enum Origin {
 }
 
 /// How the exporters get on.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Telemetry<'a> {
     /// Where telemetry goes; `None`: nowhere.
     pub endpoint: Option<&'a str>,
@@ -295,14 +295,14 @@ pub struct Telemetry<'a> {
     /// Requests that were given up.
     pub dropped: u64,
     /// How sending to a syslog server gets on; `None`: there is none.
-    pub syslog: Option<Syslog<'a>>,
+    pub syslog: Option<Syslog>,
 }
 
 /// How sending to a syslog server gets on.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Syslog<'a> {
+#[derive(Clone, Debug, Serialize)]
+pub struct Syslog {
     /// `HOST:PORT`.
-    pub server: &'a str,
+    pub server: String,
     /// Whether there is a connection.
     pub connected: bool,
     /// Messages that wait.

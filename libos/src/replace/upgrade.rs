@@ -29,6 +29,7 @@ use crate::start::identity;
 use crate::state::{self, Return};
 use crate::task::{sleep, spawn_on};
 use crate::telemetry;
+use crate::telemetry::allowed;
 use crate::telemetry::upgrade::Successor;
 
 /// How long requests under way may take to be answered.
@@ -98,9 +99,11 @@ pub(super) async fn replace(
     }
 }
 
-/// As much of a reason as a record keeps.
+/// As much of a reason as a record keeps, and as may leave the machine.
 fn cut(reason: &str) -> String {
-    reason[..reason.floor_char_boundary(MAX_REASON)].into()
+    let mut reason = allowed::text(reason);
+    reason.truncate(reason.floor_char_boundary(MAX_REASON));
+    reason
 }
 
 /// All from the order to the jump, and from the way back on.

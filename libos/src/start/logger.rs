@@ -39,7 +39,7 @@ impl Log for Logger {
                 record.args()
             ));
         }
-        crate::telemetry::records::keep(now, record);
+        crate::telemetry::keep_record(now, record);
     }
 
     fn flush(&self) {}

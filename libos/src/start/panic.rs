@@ -1,7 +1,7 @@
 //! The last words of an instar.
 
 use core::fmt;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use core::time::Duration;
 
 use x86_64::instructions::port::Port;
@@ -9,30 +9,49 @@ use x86_64::instructions::port::Port;
 use crate::cpu::pen::Cause;
 use crate::cpu::{current, registers, stop, time};
 use crate::device::serial;
+#[cfg(metal)]
+use crate::memory;
 use crate::replace::probation;
+#[cfg(metal)]
+use crate::telemetry::allowed::OnlyConstants;
 
 #[cfg(metal)]
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-    let core = current::id();
+    let (core, message) = (current::id(), info.message());
+    // It may print any value.
+    let constants = OnlyConstants::new(&message, memory::constants());
     match info.location() {
         Some(place) => last_words(
             Cause::Panic,
-            format_args!("panic on core {core} at {place}: {}", info.message()),
+            format_args!("panic on core {core} at {place}: {constants}"),
+            format_args!("panic on core {core} at {place}: {message}"),
         ),
         None => last_words(
             Cause::Panic,
-            format_args!("panic on core {core}: {}", info.message()),
+            format_args!("panic on core {core}: {constants}"),
+            format_args!("panic on core {core}: {message}"),
         ),
     }
 }
 
-/// This instar cannot go on, and says why: to its predecessor if that can, or else on the serial line.
-pub(crate) fn last_words(cause: Cause, text: fmt::Arguments<'_>) -> ! {
+/// This instar cannot go on, and says why: `told` to its predecessor, if that can, and from there to whoever reads telemetry;
+/// `said`, which may hold what must not leave the machine, on the serial line.
+pub(crate) fn last_words(cause: Cause, told: fmt::Arguments<'_>, said: fmt::Arguments<'_>) -> ! {
+    // The cores that have come here, one bit each: one that fails while it speaks does not speak again.
+    static SPEAKING: AtomicU64 = AtomicU64::new(0);
     let noticed = registers::tsc();
     x86_64::instructions::interrupts::disable();
-    probation::give_back(cause, text);
-    console(text);
+    let me = 1 << current::id().index();
+    if SPEAKING.fetch_or(me, Ordering::SeqCst) & me == 0 {
+        console(said);
+    }
+    let told = if cfg!(feature = "export-addresses") {
+        said
+    } else {
+        told
+    };
+    probation::give_back(noticed, cause, told);
     end_of_instar(noticed)
 }
 

@@ -6,11 +6,8 @@ use prost::Message;
 use super::proto::{
     AnyValue, InstrumentationScope, LogRecord, LogsRequest, Resource, ResourceLogs, ScopeLogs, Value,
 };
-use super::records::shortened;
+use super::records::{MAX_MESSAGE, shortened};
 use super::span::Context;
-
-/// The longest message that is sent, in bytes; the rest is cut off, at a character's border, and `…` put there.
-pub const MAX_MESSAGE: usize = 1024;
 
 /// One event.
 #[derive(Clone, Copy, Debug)]

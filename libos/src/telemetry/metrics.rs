@@ -7,7 +7,7 @@
 use alloc::vec::Vec;
 
 use super::Signal;
-use super::exporter::Counters;
+use super::counters::Counters;
 use super::model::{Distribution, Family, Label, Point, Value};
 use super::names::{self, Attribute, Metric};
 use crate::net::TCP_STATES;
@@ -127,6 +127,8 @@ pub struct Snapshot {
     pub machine_checks: u64,
     /// NMIs since cold boot.
     pub nmis: u64,
+    /// Log records dropped before they became part of a request.
+    pub dropped_records: u64,
     /// How long nobody answered in the newest committed replacement, in nanoseconds; `None`: there was none, or it is not
     /// known yet.
     pub blackout_ns: Option<u64>,
@@ -134,8 +136,6 @@ pub struct Snapshot {
     pub flushes: [Distribution; 2],
     /// The exporter's own.
     pub telemetry: Counters,
-    /// Log records that the exporter was too slow for.
-    pub lost_records: u64,
     /// What became of log records for a syslog server, where one is named.
     pub syslog: Option<Syslog>,
 }
@@ -314,8 +314,8 @@ impl Builder<'_> {
         self.by_signal(names::EXPORTS, names::RESULT, &requests);
         self.number(names::EXPORT_RETRIES, counters.retries);
         self.number(names::REJECTED_ITEMS, counters.rejected_items);
+        self.number(names::DROPPED_RECORDS, self.snapshot.dropped_records);
         self.number(names::EXPORT_QUEUE, counters.queued_bytes);
-        self.number(names::LOST_RECORDS, self.snapshot.lost_records);
         if let Some(Syslog { delivered, dropped }) = self.snapshot.syslog {
             let results = [("delivered", delivered), ("dropped", dropped)];
             self.by(names::SYSLOG_MESSAGES, names::RESULT, &results);

@@ -1,6 +1,6 @@
 //! The metrics that we encode, decoded with the official types.
 
-use super::exporter::Counters;
+use super::counters::Counters;
 use super::metrics::{Chunks, Core, KeyIds, Network, Replacements, Snapshot, Syslog};
 use super::model::Distribution;
 use super::names::{self, Kind};
@@ -60,6 +60,7 @@ pub(super) fn snapshot() -> Snapshot {
         security_floor: 12,
         machine_checks: 10,
         nmis: 11,
+        dropped_records: 12,
         blackout_ns: Some(12_000_000),
         flushes: [&[0, 2, 1][..], &[0, 0, 0]].map(|counts| Distribution {
             bounds: &[0.001, 0.01],
@@ -72,7 +73,6 @@ pub(super) fn snapshot() -> Snapshot {
             queued_bytes: 5,
             ..Counters::default()
         },
-        lost_records: 13,
         syslog: Some(Syslog {
             delivered: 14,
             dropped: 15,

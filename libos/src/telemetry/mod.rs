@@ -9,102 +9,182 @@
 //!    body to a socket, feeds what comes back to a [`http_request::ResponseParser`], and reports to the exporter.
 //!
 //! Metrics go two ways: [`metrics::families`] makes families of points of a snapshot, [`otlp`] writes them for a collector, and
-//! [`prometheus`] for who comes and asks. What may leave the machine is listed in [`names`]; an application's own metrics are
+//! [`prometheus`] for who comes and asks. What may leave the machine is listed in [`names`], and free text passes by [`allowed`]; an application's own metrics are
 //! made with [`Counter`], [`Gauge`] and [`Histogram`].
 
+pub mod allowed;
+mod attributes;
 pub mod config;
+pub mod counters;
+#[cfg(feature = "otlp")]
 pub mod exporter;
 pub(crate) mod flushes;
 mod histogram;
+#[cfg(feature = "otlp")]
 mod http_date;
+#[cfg(feature = "otlp")]
 pub mod http_request;
 pub mod instruments;
+#[cfg(feature = "otlp")]
 pub mod logs;
 pub mod metrics;
 pub mod model;
 pub mod names;
+#[cfg(feature = "otlp")]
 pub mod otlp;
 mod percent;
 #[cfg(feature = "prometheus")]
 pub mod prometheus;
+#[cfg(feature = "otlp")]
 mod proto;
+#[cfg(feature = "otlp")]
 pub(crate) mod push;
+#[cfg(feature = "otlp")]
 pub mod queue;
-pub(crate) mod records;
+#[cfg(any(feature = "otlp", feature = "syslog"))]
+mod records;
 pub mod resource;
 #[cfg(feature = "prometheus")]
 mod scrape;
 pub mod settings;
+#[cfg(feature = "otlp")]
 pub(crate) mod sink;
-mod snapshot;
+pub mod snapshot;
 pub mod span;
 pub mod story;
+#[cfg(feature = "syslog")]
 pub mod syslog;
 mod units;
+#[cfg(feature = "otlp")]
 pub(crate) mod upgrade;
+#[cfg(not(feature = "otlp"))]
+mod without_otlp;
 
-#[cfg(test)]
+#[cfg(all(test, feature = "otlp"))]
 mod exporter_tests;
-#[cfg(test)]
+#[cfg(all(test, feature = "otlp"))]
 mod http_request_tests;
 #[cfg(test)]
 mod instruments_tests;
-#[cfg(all(test, feature = "prometheus"))]
+#[cfg(all(test, feature = "otlp", feature = "prometheus"))]
 mod manual_tests;
-#[cfg(test)]
+#[cfg(all(test, feature = "otlp"))]
 mod metrics_tests;
 #[cfg(all(test, feature = "prometheus"))]
 mod prometheus_tests;
-#[cfg(test)]
+#[cfg(all(test, feature = "otlp"))]
 mod story_tests;
-#[cfg(test)]
+#[cfg(all(test, feature = "otlp"))]
 mod wire_tests;
 
+pub use attributes::{Resource, Value};
 pub use instruments::{Counter, Gauge, Histogram};
-pub use proto::{Resource, Value};
 #[cfg(feature = "prometheus")]
 pub(crate) use scrape::scrape;
+#[cfg(not(feature = "otlp"))]
+pub(crate) use without_otlp::{sink, upgrade};
 
 use alloc::vec::Vec;
 
 use log::warn;
 
+use crate::cpu::time::Instant;
 use crate::replace::handover::Handover;
 use crate::replace::machine::Machine;
+use crate::replace::probation;
+use crate::replace::status::Syslog;
 use crate::start::{Start, identity};
-use records::Reader;
 
-/// Starts to send what the command line or the manifest asks for, what a predecessor could not deliver first.
+/// Keeps a log record for whoever sends it.
+pub(crate) fn keep_record(now: Instant, record: &log::Record<'_>) {
+    #[cfg(any(feature = "otlp", feature = "syslog"))]
+    records::keep(now, record);
+    #[cfg(not(any(feature = "otlp", feature = "syslog")))]
+    let _ = (now, record);
+}
+
+/// Starts to send what the command line or the manifest asks for, and what a predecessor could not deliver.
 pub(crate) fn start(start: &Start, handover: Option<&Handover>, machine: &'static Machine) {
     let manifest = identity().manifest();
-    let settings = settings::Settings::read(&start.options.telemetry, &manifest.environment);
+    let mut settings = settings::Settings::read(&start.options.telemetry, &manifest.environment);
     for ignored in &settings.ignored {
         warn!("telemetry: {ignored}");
     }
-    match settings.otlp {
-        Some(otlp) => {
-            let names = (settings.service_name, settings.attributes);
-            push::start(otlp, names, handover, machine)
+    let (otlp, syslog) = (settings.otlp.take(), settings.syslog.take());
+    #[cfg(feature = "syslog")]
+    syslog::push::start(syslog, machine);
+    #[cfg(feature = "otlp")]
+    push::start(otlp, settings, machine);
+    #[cfg(not(feature = "syslog"))]
+    without(syslog.is_some(), "syslog");
+    #[cfg(not(feature = "otlp"))]
+    without(otlp.is_some(), "OTLP");
+    #[cfg(not(any(feature = "otlp", feature = "syslog")))]
+    let _ = machine;
+    // On trial it stays with the predecessor, which would send it once more.
+    if let Some(handover) = handover.filter(|_| !probation::is_on_trial()) {
+        inherit(handover);
+    }
+}
+
+/// Sends what a predecessor has left undelivered, when it does not come back.
+pub(crate) fn inherit(handover: &Handover) {
+    for (number, bytes) in &handover.undelivered {
+        #[cfg(feature = "otlp")]
+        if let Some(signal) = Signal::from_index(usize::from(*number)) {
+            push::inherit(signal, bytes);
         }
-        None => records::close(Reader::Otlp),
+        #[cfg(feature = "syslog")]
+        if *number == syslog::push::NUMBER {
+            syslog::push::inherit(bytes);
+        }
+        #[cfg(not(any(feature = "otlp", feature = "syslog")))]
+        let _ = (number, bytes);
     }
-    match settings.syslog {
-        Some(server) => syslog::push::start(server, handover, machine),
-        None => records::close(Reader::Syslog),
+}
+
+#[cfg(not(all(feature = "otlp", feature = "syslog")))]
+fn without(wanted: bool, what: &str) {
+    if wanted {
+        warn!("telemetry: nothing is sent by {what}: this image was built without it");
     }
+}
+
+/// How sending to a syslog server gets on; `None`: there is none.
+pub(crate) fn syslog_status() -> Option<Syslog> {
+    #[cfg(feature = "syslog")]
+    return syslog::push::status();
+    #[cfg(not(feature = "syslog"))]
+    None
 }
 
 /// What has not been delivered, for the successor: numbers of signals, and bodies of at most `max_bytes` in sum.
 pub(crate) fn undelivered(max_bytes: usize) -> Vec<(u8, Vec<u8>)> {
-    // Where there is a collector it has the larger share, since traces go there.
-    let share = if sink::endpoint().is_some() { 4 } else { 1 };
-    let messages = syslog::push::undelivered(max_bytes / share);
-    let requests = sink::undelivered(max_bytes - messages.len());
-    let requests = requests
-        .into_iter()
-        .map(|(signal, body)| (signal.index() as u8, body));
-    let messages = (!messages.is_empty()).then_some((syslog::push::NUMBER, messages));
-    requests.chain(messages).collect()
+    #[cfg_attr(
+        not(any(feature = "otlp", feature = "syslog")),
+        expect(unused_mut, reason = "nothing is added")
+    )]
+    let mut undelivered = Vec::new();
+    #[cfg(feature = "syslog")]
+    let max_bytes = {
+        // Where there is a collector it has the larger share, since traces go there.
+        let share = if sink::endpoint().is_some() { 4 } else { 1 };
+        let messages = syslog::push::undelivered(max_bytes / share);
+        let left = max_bytes - messages.len();
+        if !messages.is_empty() {
+            undelivered.push((syslog::push::NUMBER, messages));
+        }
+        left
+    };
+    #[cfg(feature = "otlp")]
+    undelivered.extend(
+        sink::undelivered(max_bytes)
+            .into_iter()
+            .map(|(signal, body)| (signal.index() as u8, body)),
+    );
+    #[cfg(not(feature = "otlp"))]
+    let _ = max_bytes;
+    undelivered
 }
 
 /// The three kinds of telemetry, each with its own request and its own path.

@@ -8,9 +8,9 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use super::attributes::{self, Resource};
 use super::model::{Family, Label, Value};
 use super::names::{Kind, Metric};
-use super::proto::{self, Resource};
 use super::units;
 
 /// One of the two formats.
@@ -170,10 +170,10 @@ fn labels(resource: &Resource) -> Vec<(String, String)> {
     for attribute in &resource.attributes {
         let name = label_name(&attribute.key);
         let value = match attribute.value.as_ref().and_then(|any| any.value.as_ref()) {
-            Some(proto::Value::Text(text)) => text.clone(),
-            Some(proto::Value::Bool(truth)) => truth.to_string(),
-            Some(proto::Value::Int(number)) => number.to_string(),
-            Some(proto::Value::Double(number)) => decimal(*number),
+            Some(attributes::Value::Text(text)) => text.clone(),
+            Some(attributes::Value::Bool(truth)) => truth.to_string(),
+            Some(attributes::Value::Int(number)) => number.to_string(),
+            Some(attributes::Value::Double(number)) => decimal(*number),
             None => continue,
         };
         // What the operator wrote may become the name of one of ours.

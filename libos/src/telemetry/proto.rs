@@ -7,77 +7,12 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use prost::{Message, Oneof};
 
-use super::names::Attribute;
-
-/// `common.v1.AnyValue`: what an attribute's value can be.
-#[derive(Clone, PartialEq, Oneof)]
-pub enum Value {
-    /// Text.
-    #[prost(string, tag = "1")]
-    Text(String),
-    /// Yes or no.
-    #[prost(bool, tag = "2")]
-    Bool(bool),
-    /// A whole number.
-    #[prost(int64, tag = "3")]
-    Int(i64),
-    /// A number.
-    #[prost(double, tag = "4")]
-    Double(f64),
-}
-
-impl From<&str> for Value {
-    fn from(text: &str) -> Self {
-        Value::Text(text.into())
-    }
-}
-
-impl From<u64> for Value {
-    /// OTLP has signed numbers only; what is beyond them becomes the greatest.
-    fn from(number: u64) -> Self {
-        Value::Int(signed(number))
-    }
-}
-
-/// `number`, or the greatest signed number if it is beyond that.
-pub(super) fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub struct AnyValue {
-    #[prost(oneof = "Value", tags = "1, 2, 3, 4")]
-    pub value: Option<Value>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub struct KeyValue {
-    #[prost(string, tag = "1")]
-    pub key: String,
-    #[prost(message, optional, tag = "2")]
-    pub value: Option<AnyValue>,
-}
-
-impl KeyValue {
-    pub fn new(attribute: Attribute, value: Value) -> Self {
-        KeyValue {
-            key: attribute.name().into(),
-            value: Some(AnyValue { value: Some(value) }),
-        }
-    }
-}
+pub use super::attributes::{AnyValue, KeyValue, Resource, Value};
 
 #[derive(Clone, PartialEq, Message)]
 pub struct InstrumentationScope {
     #[prost(string, tag = "1")]
     pub name: String,
-}
-
-/// `resource.v1.Resource`: who sends. Made by [`super::resource::resource`].
-#[derive(Clone, PartialEq, Message)]
-pub struct Resource {
-    #[prost(message, repeated, tag = "1")]
-    pub(super) attributes: Vec<KeyValue>,
 }
 
 /// `collector.metrics.v1.ExportMetricsServiceRequest`.

@@ -2,7 +2,6 @@
 //! which is counted.
 
 use alloc::collections::VecDeque;
-use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -10,10 +9,13 @@ use alloc::vec::Vec;
 use log::Level;
 use spin::Mutex;
 
-use super::logs::MAX_MESSAGE;
+use super::allowed;
 use super::span::Context;
 use super::upgrade;
 use crate::cpu::time;
+
+/// The longest message that is kept, in bytes; the rest is cut off, at a character's border, and `…` put there.
+pub(super) const MAX_MESSAGE: usize = 1024;
 
 /// Records kept.
 const MAX_RECORDS: usize = 128;
@@ -31,15 +33,17 @@ pub(super) struct Record {
     pub target: String,
     /// At most [`MAX_MESSAGE`] bytes.
     pub message: String,
-    /// The replacement that it belongs to.
+    /// The replacement that it belongs to: its root span.
     pub trace: Option<Context>,
 }
 
 /// Who reads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Reader {
-    Otlp,
-    Syslog,
+    #[cfg(feature = "otlp")]
+    Otlp = 0,
+    #[cfg(feature = "syslog")]
+    Syslog = 1,
 }
 
 const READERS: usize = 2;
@@ -62,7 +66,10 @@ impl Ring {
         Ring {
             records: VecDeque::new(),
             first: 0,
-            next: [0; READERS],
+            next: [
+                if cfg!(feature = "otlp") { 0 } else { NOBODY },
+                if cfg!(feature = "syslog") { 0 } else { NOBODY },
+            ],
             missed: [0; READERS],
         }
     }
@@ -116,12 +123,12 @@ impl Ring {
 static RING: Mutex<Ring> = Mutex::new(Ring::new());
 
 /// Keeps a log record until it is sent; the oldest goes when there are too many.
-pub(crate) fn keep(now: time::Instant, record: &log::Record<'_>) {
+pub(super) fn keep(now: time::Instant, record: &log::Record<'_>) {
     let record = Record {
         machine_ns: now.0,
         level: record.level(),
         target: shortened(record.target().into(), MAX_TARGET),
-        message: shortened(format!("{}", record.args()), MAX_MESSAGE),
+        message: shortened(allowed::format(*record.args()), MAX_MESSAGE),
         trace: upgrade::under_way(),
     };
     RING.lock().push(record);
@@ -139,6 +146,7 @@ pub(super) fn close(reader: Reader) {
 }
 
 /// How many records this reader was too slow for.
+#[cfg(feature = "otlp")]
 pub(super) fn missed(reader: Reader) -> u64 {
     RING.lock().missed[reader as usize]
 }
@@ -152,7 +160,7 @@ pub(super) fn shortened(mut text: String, max: usize) -> String {
     text
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "otlp", feature = "syslog"))]
 mod tests {
     use super::*;
 

@@ -27,7 +27,7 @@ pub(crate) fn scrape(machine: &Machine, request: &Request) -> Response {
 
 /// Who tells: the same attributes that a collector is sent, whether there is one or not.
 fn who(machine: &Machine) -> Resource {
-    let image = &identity().manifest();
+    let image = identity().manifest();
     // The log has told what is wrong with them, if anything is.
     let settings = Settings::read(&machine.options().telemetry, &image.environment);
     resource(&Identity {
@@ -35,7 +35,7 @@ fn who(machine: &Machine) -> Resource {
         image_name: &image.name,
         image_version: &image.version,
         revision: &image.revision,
-        instance_id: Some(identity().instance_id),
+        instance_id: identity().instance_id,
         generation: identity().generation.into(),
         host_id: machine.host_id(),
         measurement: &hex(&machine.measurement().0),

@@ -218,9 +218,9 @@ mod tests {
                 (SYSLOG, "logs"),
             ],
         );
-        assert_eq!(settings.service_name, "", "undone");
         let otlp = settings.otlp.expect("an endpoint");
         assert_eq!(otlp.endpoint.authority, "here:4318");
+        assert_eq!(settings.service_name, "", "undone");
         assert_eq!(otlp.logs_every, Duration::from_millis(50));
         assert_eq!(
             settings.syslog.map(|server| server.name).as_deref(),

@@ -5,13 +5,16 @@ use core::sync::atomic::Ordering;
 
 use log::warn;
 
-use super::exporter::Counters;
+use super::counters::Counters;
 use super::model::Family;
-use super::percent::hex;
-use super::records::{self, Reader};
-use super::resource::set_measurement;
-use super::sink::{self, Sink};
-use super::{Signal, flushes, instruments, metrics, otlp, syslog};
+#[cfg(feature = "otlp")]
+use super::{
+    Signal, otlp,
+    percent::hex,
+    resource::set_measurement,
+    sink::{self, Sink},
+};
+use super::{flushes, instruments, metrics};
 use crate::confidential::{self, private};
 use crate::cpu::{self, current, machine_check, time};
 use crate::device::network;
@@ -19,10 +22,12 @@ use crate::memory;
 use crate::replace::machine::Machine;
 
 /// Queues the machine's numbers.
+#[cfg(feature = "otlp")]
 pub(super) fn queue_metrics(machine: &Machine) {
     sink::with(|sink| queue(machine, sink));
 }
 
+#[cfg(feature = "otlp")]
 fn queue(machine: &Machine, sink: &mut Sink) {
     set_measurement(&mut sink.resource, &hex(&machine.measurement().0));
     let now = time::now();
@@ -33,7 +38,7 @@ fn queue(machine: &Machine, sink: &mut Sink) {
 }
 
 /// The library OS's metrics and the application's. `counters` are the exporter's.
-pub(super) fn gather(machine: &Machine, counters: Counters) -> (Vec<Family>, Vec<Family>) {
+pub fn gather(machine: &Machine, counters: Counters) -> (Vec<Family>, Vec<Family>) {
     let snapshot = snapshot(machine, counters);
     let applications = instruments::APPLICATION.families(snapshot.start_unix_ns);
     if let Some(refused) = instruments::APPLICATION.newly_refused() {
@@ -100,13 +105,24 @@ fn snapshot(machine: &Machine, telemetry: Counters) -> metrics::Snapshot {
         nmis: cpu::nmis(),
         blackout_ns: machine.last_blackout_ns(),
         flushes: flushes::read(),
+        dropped_records: super::sink::dropped_records(),
         telemetry,
-        lost_records: records::missed(Reader::Otlp),
-        syslog: syslog::push::status().map(|status| metrics::Syslog {
-            delivered: status.sent,
-            dropped: status.dropped,
-        }),
+        syslog: syslog(),
     }
+}
+
+#[cfg(feature = "syslog")]
+fn syslog() -> Option<metrics::Syslog> {
+    let status = super::syslog::push::status()?;
+    Some(metrics::Syslog {
+        delivered: status.sent,
+        dropped: status.dropped,
+    })
+}
+
+#[cfg(not(feature = "syslog"))]
+fn syslog() -> Option<metrics::Syslog> {
+    None
 }
 
 fn cores() -> Vec<metrics::Core> {

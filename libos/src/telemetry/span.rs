@@ -3,11 +3,14 @@
 use alloc::borrow::Cow;
 use alloc::string::String;
 use alloc::vec::Vec;
+#[cfg(feature = "otlp")]
 use prost::Message;
 
+use super::attributes::Value;
 use super::names::Attribute;
 use super::percent::{hex, hex_digit};
-use super::proto::{self, KeyValue, Resource, Value};
+#[cfg(feature = "otlp")]
+use super::proto::{self, KeyValue, Resource};
 
 /// Names a trace; never all zero, which the specification calls invalid.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -192,6 +195,7 @@ impl Span {
         self
     }
 
+    #[cfg(feature = "otlp")]
     fn encodable(&self, boot_unix_ns: u64) -> proto::Span {
         let start_time_unix_nano = boot_unix_ns.saturating_add(self.start_ns);
         let (message, code) = match &self.outcome {
@@ -230,6 +234,7 @@ impl Span {
     }
 }
 
+#[cfg(feature = "otlp")]
 fn pairs(attributes: &[(Attribute, Value)]) -> Vec<KeyValue> {
     attributes
         .iter()
@@ -239,6 +244,7 @@ fn pairs(attributes: &[(Attribute, Value)]) -> Vec<KeyValue> {
 
 /// The body of a traces request: an `ExportTraceServiceRequest` with one `ResourceSpans` for each instar that has spans.
 /// `boot_unix_ns` is the time of the cold boot in Unix nanoseconds, the zero of the spans' clock. Empty without spans.
+#[cfg(feature = "otlp")]
 pub fn body(boot_unix_ns: u64, instars: &[(&Resource, &[Span])]) -> Vec<u8> {
     let resource_spans = instars
         .iter()

@@ -21,7 +21,7 @@ pub(super) fn instar(generation: u64) -> Resource {
         image_name: "hello",
         image_version: "1.0.0",
         revision: "",
-        instance_id: Some(uuid_v4([generation as u8; 16])),
+        instance_id: uuid_v4([generation as u8; 16]),
         generation,
         host_id: "host",
         measurement: "",
@@ -79,7 +79,7 @@ fn logs_by_scope_and_bounded() {
     let Some(Any::StringValue(text)) = scopes[1].log_records[0].body.clone().and_then(|any| any.value) else {
         panic!("no text")
     };
-    assert!(text.ends_with("ä…") && text.len() <= logs::MAX_MESSAGE);
+    assert!(text.ends_with("ä…") && text.len() <= super::records::MAX_MESSAGE);
     assert!(logs::body(0, 0, &instar(1), &[]).is_empty());
 }
 

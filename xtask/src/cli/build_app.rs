@@ -23,9 +23,15 @@ pub(super) struct Options {
     /// The security version; no machine goes below the highest that it has committed to
     #[arg(long, value_name = "N", default_value_t = 0)]
     security_version: u64,
-    /// Features of the application's package
+    /// Features of the application's package, or of the library OS: libos/NAME
     #[arg(long, value_name = "F")]
     features: Option<String>,
+    /// Without default features: the library OS's exporters are among them
+    #[arg(long)]
+    no_default_features: bool,
+    /// What the manifest sets unless the machine's command line does: OTEL_* and instar.syslog; may be given again
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    environment: Vec<(String, String)>,
     /// Where the image goes [default: target/instar/APP-V.tar]
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -41,6 +47,8 @@ pub(super) fn run(options: Options) -> Result<Exit> {
         version: options.version,
         security_version: options.security_version,
         features: options.features,
+        no_default_features: options.no_default_features,
+        environment: options.environment,
         key: options.key,
         operator_key: options.operator_key,
         output: options.output,
@@ -62,6 +70,13 @@ pub(super) fn run(options: Options) -> Result<Exit> {
     Ok(Exit::Ok)
 }
 
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
+        _ => Err("it is not KEY=VALUE".into()),
+    }
+}
+
 fn describe(built: &BuiltImage) -> serde_json::Value {
     json!({
         "image": built.path,
@@ -71,6 +86,7 @@ fn describe(built: &BuiltImage) -> serde_json::Value {
         "version": built.manifest.version,
         "revision": built.manifest.revision,
         "security_version": built.manifest.security_version,
+        "environment": built.manifest.environment,
         "elf_bytes": built.elf.file_bytes,
         "memory_bytes": built.elf.memory_bytes,
         "relocations": built.elf.relocations,

@@ -8,6 +8,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use super::moments::Marks;
 use super::{EPITAPH_PAGE, PAGE, Pen};
 use crate::cpu::CoreId;
+use crate::telemetry::allowed;
 
 /// Why a successor gave the machine back. The numbers are part of the pen's layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,7 +123,8 @@ impl Pen {
         (self.address() + EPITAPH_PAGE * PAGE) as *mut Page
     }
 
-    /// Writes the last words; all text comes into one page, and what does not fit is left out. Allocates nothing.
+    /// Writes the last words, as far as they may leave the machine: the predecessor may be of a version that exports whatever is
+    /// here. All text comes into one page, and what does not fit is left out. Allocates nothing.
     pub(crate) fn write_epitaph(self, tsc: u64, cause: Cause, core: CoreId, text: fmt::Arguments<'_>) {
         let page = self.epitaph_page();
         // SAFETY: only the one core that gives the machine back writes here, and the predecessor reads when it has it.
@@ -132,7 +134,7 @@ impl Pen {
                 length: 0,
             };
             // A text that does not fit is cut off.
-            let _ = writer.write_fmt(text);
+            let _ = allowed::write(&mut writer, text);
             let length = writer.length as u32;
             (*page).tsc.store(tsc, Ordering::Relaxed);
             (*page).cause.store(cause as u32, Ordering::Relaxed);
@@ -158,7 +160,7 @@ impl Pen {
 }
 
 impl Pen {
-    /// Keeps a line of the log for the predecessor. Takes no lock: two lines that are written at once, with six others in
+    /// Keeps a line of the log for the predecessor, as far as it may leave the machine. Takes no lock: two lines that are written at once, with six others in
     /// between, spoil each other.
     pub(crate) fn keep_line(self, text: fmt::Arguments<'_>) {
         let page = self.epitaph_page();
@@ -170,7 +172,7 @@ impl Pen {
                 text: &mut [0; LINE][..],
                 length: 0,
             };
-            let _ = writer.write_fmt(text);
+            let _ = allowed::write(&mut writer, text);
             line.cast::<u8>()
                 .copy_from_nonoverlapping(writer.text.as_ptr(), LINE);
         }

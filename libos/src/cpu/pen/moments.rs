@@ -47,6 +47,7 @@ impl Marks {
         self.instance[1].store((uuid >> 64) as u64, Ordering::Relaxed);
     }
 
+    #[cfg(any(test, feature = "otlp"))]
     fn named(&self) -> u128 {
         let [low, high] = [0, 1].map(|half: usize| self.instance[half].load(Ordering::Relaxed));
         u128::from(low) | u128::from(high) << 64
@@ -86,6 +87,7 @@ impl Pen {
     }
 
     /// The successor's UUID; `None`: it did not come so far, or is of a version that does not tell.
+    #[cfg(feature = "otlp")]
     pub(crate) fn instance(self) -> Option<[u8; 16]> {
         Some(self.marks()?.named())
             .filter(|uuid| *uuid != 0)

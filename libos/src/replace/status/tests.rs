@@ -97,7 +97,7 @@ fn status<'a>(
             delivered: 0,
             dropped: 0,
             syslog: Some(Syslog {
-                server: "10.0.2.2:601",
+                server: "10.0.2.2:601".into(),
                 connected: true,
                 queued: 0,
                 sent: 0,

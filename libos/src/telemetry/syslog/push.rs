@@ -12,8 +12,8 @@ use super::outbox::Outbox;
 use super::{Message, Sender, frame};
 use crate::cpu::{CoreId, current, random, time};
 use crate::net::{Across, TcpOptions, TcpStream, default_network, resolve};
-use crate::replace::handover::Handover;
 use crate::replace::machine::Machine;
+use crate::replace::status::Syslog;
 use crate::start::identity;
 use crate::task::{sleep, spawn_on, timeout};
 use crate::telemetry::config::{Host, Server};
@@ -43,31 +43,18 @@ struct State {
 
 static STATE: Mutex<Option<State>> = Mutex::new(None);
 
-/// How it stands, for `/v1/status`.
-pub(crate) struct Status {
-    /// `HOST:PORT`.
-    pub server: String,
-    /// Whether there is a connection.
-    pub connected: bool,
-    /// Messages that wait.
-    pub queued: u64,
-    /// Messages that the server's end of the connection has taken.
-    pub sent: u64,
-    /// Records that were lost for want of room.
-    pub dropped: u64,
-}
-
-/// How it stands; `None`: there is no syslog server.
-pub(crate) fn status() -> Option<Status> {
+/// How it stands, for `/v1/status`; `None`: there is no syslog server.
+pub(crate) fn status() -> Option<Syslog> {
+    collect();
     let state = STATE.lock();
     let state = state.as_ref()?;
     let (queued, sent, dropped) = state.outbox.counts();
-    Some(Status {
+    Some(Syslog {
         server: state.server.clone(),
         connected: state.connected,
         queued,
         sent,
-        dropped: dropped + records::missed(Reader::Syslog),
+        dropped: dropped + state.missed,
     })
 }
 
@@ -77,8 +64,11 @@ pub(crate) fn undelivered(max_bytes: usize) -> Vec<u8> {
     with(|state| state.outbox.undelivered(max_bytes)).unwrap_or_default()
 }
 
-/// Starts to send to `server`, what a predecessor has left first.
-pub(crate) fn start(server: Server, handover: Option<&Handover>, machine: &'static Machine) {
+/// Starts to send to `server`, if there is one.
+pub(crate) fn start(server: Option<Server>, machine: &'static Machine) {
+    let Some(server) = server else {
+        return records::close(Reader::Syslog);
+    };
     let image = identity().manifest();
     let sender = Sender {
         host: machine.host_id().into(),
@@ -87,18 +77,10 @@ pub(crate) fn start(server: Server, handover: Option<&Handover>, machine: &'stat
         generation: identity().generation,
         address: machine.network().configuration().map(|it| it.address),
     };
-    let mut outbox = Outbox::default();
-    for (_, bytes) in handover
-        .iter()
-        .flat_map(|handover| &handover.undelivered)
-        .filter(|(number, _)| *number == NUMBER)
-    {
-        outbox.take_over(bytes);
-    }
     *STATE.lock() = Some(State {
         server: server.name.clone(),
         sender,
-        outbox,
+        outbox: Outbox::default(),
         number: 0,
         missed: 0,
         connected: false,
@@ -106,6 +88,11 @@ pub(crate) fn start(server: Server, handover: Option<&Handover>, machine: &'stat
     info!("log records go to {} by syslog", server.name);
     let last = current::online().iter().last().unwrap_or(CoreId::BOOT);
     spawn_on(last, run(server)).detach();
+}
+
+/// Sends what a predecessor has left, too.
+pub(crate) fn inherit(messages: &[u8]) {
+    with(|state| state.outbox.take_over(messages));
 }
 
 fn with<R>(action: impl FnOnce(&mut State) -> R) -> Option<R> {
