@@ -22,6 +22,7 @@ use super::across::Across;
 use super::port::connection_request;
 use super::stack::{Limits, Stats};
 use super::tcp::TcpOptions;
+use stopping::Accepting;
 
 /// A peer that does not complete its handshake is given up after this.
 const HALF_OPEN: Duration = Duration::from_secs(5);
@@ -78,15 +79,6 @@ impl Default for ListenOptions {
     fn default() -> Self {
         ListenOptions::DEFAULT
     }
-}
-
-/// Whose connections are taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Accepting {
-    All,
-    /// The network begins to stop: those of [`ListenOptions::to_the_end`].
-    ToTheEnd,
-    Nothing,
 }
 
 struct Listener {
@@ -296,10 +288,8 @@ impl Backlog {
             .iter()
             .flatten()
             .find(|listener| listener.port == destination)?;
-        match self.accepting {
-            Accepting::All => {}
-            Accepting::ToTheEnd if listener.options.to_the_end => {}
-            Accepting::ToTheEnd | Accepting::Nothing => return Some(false),
+        if !self.accepting.takes(&listener.options) {
+            return Some(false);
         }
         let free = listener
             .waiting

@@ -106,6 +106,7 @@ impl Drop for Living {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::cell::Cell;
 
     fn at(load: &Load, now: u64) -> (u64, u64) {
         let times = load.times(|| now);
@@ -140,33 +141,26 @@ mod tests {
         assert_eq!(at(&load, 6135), (15, 20));
     }
 
-    /// Read while it changes, neither number shrinks.
+    /// Another core reads while this one wakes or halts, between the reader's two looks.
     #[test]
     fn nothing_shrinks() {
-        use std::sync::atomic::AtomicBool;
         let load = Load::default();
-        let clock = AtomicU64::new(1);
-        let over = AtomicBool::new(false);
-        let tick = || clock.fetch_add(1, Ordering::SeqCst) + 1;
-        load.begin(tick());
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                for _ in 0..20_000 {
-                    load.halt(tick());
-                    load.wake(tick());
+        load.begin(100);
+        load.halt(130);
+        let read_while = |change: fn(&Load, u64), at, now| {
+            let changed = Cell::new(false);
+            let times = load.times(|| {
+                if !changed.replace(true) {
+                    change(&load, at);
                 }
-                over.store(true, Ordering::SeqCst);
+                now
             });
-            let mut last = Times::default();
-            while !over.load(Ordering::SeqCst) {
-                let times = load.times(tick);
-                assert!(
-                    times.busy >= last.busy && times.idle >= last.idle,
-                    "{last:?}, then {times:?}"
-                );
-                last = times;
-            }
-        });
+            (times.busy, times.idle)
+        };
+        assert_eq!(read_while(Load::wake, 200, 210), (40, 70));
+        assert_eq!(at(&load, 210), (40, 70));
+        assert_eq!(read_while(Load::halt, 250, 300), (80, 120));
+        assert_eq!(at(&load, 300), (80, 120));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::fmt::Write;
 use super::model::Family;
 use super::names::{self, Kind};
 use super::prometheus::{base_name, suffix};
-use super::{metrics, wire_tests};
+use super::{metrics, metrics_tests};
 use crate::replace::timeline::{Outcome, Phase};
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/telemetry.md");
@@ -80,7 +80,7 @@ fn row(family: &Family) -> String {
 fn page() -> String {
     let mut page = String::from(HEAD);
     page += "\n| name | in Prometheus | kind | unit | attributes | what |\n|---|---|---|---|---|---|\n";
-    let families = metrics::families(&wire_tests::snapshot());
+    let families = metrics::families(&metrics_tests::snapshot());
     let of = |name| families.iter().find(|family| family.metric.name() == name);
     for metric in names::METRICS {
         page += &row(of(metric.name()).expect("each has a value here"));

@@ -136,6 +136,17 @@ pub struct Snapshot {
     pub flushes: [Distribution; 2],
     /// The exporter's own.
     pub telemetry: Counters,
+    /// What became of log records for a syslog server, where one is named.
+    pub syslog: Option<Syslog>,
+}
+
+/// Log records for a syslog server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Syslog {
+    /// The server's end of the connection has taken them.
+    pub delivered: u64,
+    /// Lost for want of room.
+    pub dropped: u64,
 }
 
 /// The metrics of [`names::METRICS`], as far as there are values.
@@ -305,6 +316,10 @@ impl Builder<'_> {
         self.number(names::REJECTED_ITEMS, counters.rejected_items);
         self.number(names::DROPPED_RECORDS, self.snapshot.dropped_records);
         self.number(names::EXPORT_QUEUE, counters.queued_bytes);
+        if let Some(Syslog { delivered, dropped }) = self.snapshot.syslog {
+            let results = [("delivered", delivered), ("dropped", dropped)];
+            self.by(names::SYSLOG_MESSAGES, names::RESULT, &results);
+        }
         let cycles = [("encode", counters.encode_cycles), ("send", counters.send_cycles)];
         self.by_signal(names::EXPORT_CYCLES, names::STEP, &cycles);
     }

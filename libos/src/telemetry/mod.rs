@@ -66,8 +66,10 @@ mod exporter_tests;
 mod http_request_tests;
 #[cfg(test)]
 mod instruments_tests;
-#[cfg(all(test, feature = "prometheus"))]
+#[cfg(all(test, feature = "otlp", feature = "prometheus"))]
 mod manual_tests;
+#[cfg(all(test, feature = "otlp"))]
+mod metrics_tests;
 #[cfg(all(test, feature = "prometheus"))]
 mod prometheus_tests;
 #[cfg(all(test, feature = "otlp"))]

@@ -164,6 +164,7 @@ metrics! {
     REJECTED_ITEMS = Counter "instar.telemetry.rejected_items" ["{item}"], "Points, records and spans that the collector refused in requests it accepted.";
     DROPPED_RECORDS = Counter "instar.telemetry.dropped_records" ["{record}"], "Log records dropped before they became part of a request, since more than 128 had come.";
     EXPORT_CYCLES = Counter "instar.telemetry.cycles" ["{cycle}"], "Cycles of the time-stamp counter that export requests took to encode (traces: not measured) and to send, waiting not included.";
+    SYSLOG_MESSAGES = Counter "instar.syslog.messages" ["{message}"], "Log records for the syslog server by result, where one is named.";
     EXPORT_QUEUE = UpDownCounter "instar.telemetry.queue.usage" ["By"], "Bytes that wait for the collector.";
 }
 

@@ -1,9 +1,9 @@
 //! The text as Prometheus documents it, small and whole; and what hostile words become.
 
+use super::attributes::{AnyValue, KeyValue, Resource, Value as Any};
 use super::model::{Distribution, Family, Label, Point, Value};
 use super::names::{self, Kind, Metric};
 use super::prometheus::{Build, Format, base_name, exposition, suffix};
-use super::proto::{AnyValue, KeyValue, Resource, Value as Any};
 
 fn metric(name: &'static str, unit: &'static str, kind: Kind) -> Metric {
     Metric {

@@ -107,7 +107,22 @@ fn snapshot(machine: &Machine, telemetry: Counters) -> metrics::Snapshot {
         flushes: flushes::read(),
         dropped_records: super::sink::dropped_records(),
         telemetry,
+        syslog: syslog(),
     }
+}
+
+#[cfg(feature = "syslog")]
+fn syslog() -> Option<metrics::Syslog> {
+    let status = super::syslog::push::status()?;
+    Some(metrics::Syslog {
+        delivered: status.sent,
+        dropped: status.dropped,
+    })
+}
+
+#[cfg(not(feature = "syslog"))]
+fn syslog() -> Option<metrics::Syslog> {
+    None
 }
 
 fn cores() -> Vec<metrics::Core> {

@@ -8,7 +8,28 @@ use smoltcp::socket::tcp::{self, State};
 
 use super::super::across::{Fate, Kept, MAX_KEPT, fate};
 use super::super::tcp::address_of;
-use super::{Accepting, Backlog, End};
+use super::{Backlog, End, ListenOptions};
+
+/// Whose connections are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Accepting {
+    /// Everybody's.
+    All,
+    /// The network begins to stop: those of [`ListenOptions::to_the_end`].
+    ToTheEnd,
+    /// Nobody's.
+    Nothing,
+}
+
+impl Accepting {
+    pub fn takes(self, options: &ListenOptions) -> bool {
+        match self {
+            Self::All => true,
+            Self::ToTheEnd => options.to_the_end,
+            Self::Nothing => false,
+        }
+    }
+}
 
 impl Backlog {
     /// Whether applications' requests for connections are answered.
