@@ -68,7 +68,7 @@ mod http_request_tests;
 mod instruments_tests;
 #[cfg(all(test, feature = "prometheus"))]
 mod manual_tests;
-#[cfg(all(test, feature = "prometheus"))]
+#[cfg(all(test, feature = "otlp", feature = "prometheus"))]
 mod prometheus_tests;
 #[cfg(all(test, feature = "otlp"))]
 mod story_tests;

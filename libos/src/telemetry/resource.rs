@@ -145,7 +145,7 @@ pub fn uuid_text(uuid: &[u8; 16]) -> String {
     .join("-")
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "otlp"))]
 mod tests {
     use super::*;
     use crate::confidential::module::Version;
