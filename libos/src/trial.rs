@@ -239,7 +239,7 @@ impl Plan {
             Kind::Secret => {
                 let secret = format!("key {}", black_box(MARKER));
                 log::warn!("a key at {:p}", secret.as_ptr());
-                let failed: Result<(), String> = Err(secret);
+                let failed: Result<(), String> = black_box(Err(secret));
                 failed.expect("the key store opens");
             }
             Kind::GeneralProtection => general_protection(),

@@ -55,7 +55,8 @@ impl Browser {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
-            .env("HOME", &profile);
+            .env("HOME", &profile)
+            .env("TMPDIR", &profile);
         let mut child =
             spawn(command).expect("chromedriver starts (Debian: apt-get install chromium-driver)");
         let said = BufReader::new(child.stdout.take().expect("it is piped"));
@@ -195,8 +196,8 @@ impl Browser {
             ..Limits::patient()
         };
         let body = body.to_string();
-        let kind = "application/json; charset=utf-8";
-        let answer = http::send(self.address, method, path, kind, body.as_bytes(), limits, |_| ());
+        let kind = [("Content-Type", "application/json; charset=utf-8")];
+        let answer = http::send(self.address, method, path, &kind, body.as_bytes(), limits, |_| ());
         let answer = answer.unwrap_or_else(|error| panic!("{method} {path}: {error}"));
         let value: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         assert_eq!(answer.status, 200, "{method} {path} {body}: {}", value["value"]);
@@ -208,15 +209,7 @@ impl Drop for Browser {
     fn drop(&mut self) {
         // Deleting the session ends the browser; what fails here is ended with the driver.
         let path = format!("/session/{}", self.session);
-        _ = http::send(
-            self.address,
-            "DELETE",
-            &path,
-            "application/json",
-            b"",
-            Limits::patient(),
-            |_| (),
-        );
+        _ = http::send(self.address, "DELETE", &path, &[], b"", Limits::patient(), |_| ());
         self.driver.kill();
         _ = fs::remove_dir_all(&self.profile);
     }

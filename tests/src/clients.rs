@@ -183,6 +183,22 @@ pub fn request_within(
     )
 }
 
+/// A request with one header more.
+///
+/// # Errors
+/// Those of [`answer`].
+pub fn request_with(
+    to: SocketAddr,
+    method: &str,
+    path: &str,
+    header: &str,
+    body: &[u8],
+) -> io::Result<Answer> {
+    let head = head(method, path, body.len() as u64);
+    let head = head.replacen("\r\n\r\n", &format!("\r\n{header}\r\n\r\n"), 1);
+    exchange(to, head.as_bytes(), body, PATIENCE)
+}
+
 /// Sends a broken input, with the length that it claims, and reads the answer.
 ///
 /// # Errors

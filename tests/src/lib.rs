@@ -6,11 +6,14 @@
 //! - [`clients`]: clients with raw sockets, polite and rude
 //! - [`echoes`]: a client that asks all the time
 //! - [`collector`]: an OpenTelemetry collector
+//! - [`prometheus`]: a Prometheus that scrapes, and promtool
 //! - [`rsyslog`]: a syslog server
+//! - [`trace`]: whether the trace of a replacement is whole
 //! - [`prepared`]: the images under test
 //! - [`browser`]: a browser without a window
 //! - [`machine`]: the emulator that runs them
 //! - [`monitored`]: the same with QEMU's monitor
+//! - [`name_server`]: a name server on a machine's network
 //! - [`otlp`]: what a machine sends to a collector, judged
 //! - [`matrix`]: every failure of a successor, and the table of how each ended
 
@@ -23,7 +26,10 @@ pub mod image;
 pub mod machine;
 pub mod matrix;
 pub mod monitored;
+pub mod name_server;
 pub mod otlp;
 pub mod prepared;
+pub mod prometheus;
 pub mod rsyslog;
+pub mod trace;
 pub mod witness;

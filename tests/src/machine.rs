@@ -3,7 +3,6 @@
 //! Nothing here waits for time to pass: it waits for a line or for an answer, with a generous deadline.
 
 use crate::prepared::{App, Prepared};
-use serial::Serial;
 use std::{
     ffi::OsString,
     fs::{self, File},
@@ -23,6 +22,7 @@ mod serial;
 
 pub use bochs::Bochs;
 pub use control::Replaced;
+pub(crate) use serial::Serial;
 
 /// The longest that booting or replacing may take, on the slowest computer that tests should pass on.
 pub const DEADLINE: Duration = Duration::from_secs(120);
@@ -67,6 +67,8 @@ pub struct Setup {
     pub firmware: Firmware,
     /// The network device's model.
     pub nic: &'static str,
+    /// What the network device is connected to: `n`, the user network, or what `arguments` bring.
+    pub netdev: &'static str,
     /// Whatever else QEMU is to be given.
     pub arguments: Vec<OsString>,
     /// Whom it waits for.
@@ -84,6 +86,7 @@ impl Default for Setup {
             append: String::new(),
             firmware: Firmware::Pvh,
             nic: "virtio-net-pci",
+            netdev: "n",
             arguments: Vec::new(),
             turn: Turn::default(),
         }
@@ -157,7 +160,10 @@ impl Setup {
             ))
             .args([
                 "-device",
-                &format!("{},netdev=n,mac=52:54:00:12:34:56,romfile=", self.nic),
+                &format!(
+                    "{},netdev={},mac=52:54:00:12:34:56,romfile=",
+                    self.nic, self.netdev
+                ),
             ])
             .args(self.load(prepared))
             .args(&self.arguments);

@@ -93,7 +93,9 @@ fn redis_clients_work_unchanged() {
         say(&machine, "DBSIZE") == "5004"
     });
 
-    for arguments in [&["-P", "16"][..], &["-c", "50"]] {
+    // Few clients: QEMU's user network listens with a backlog of one, and whoever comes when it is full comes again a second
+    // later, then two, then four.
+    for arguments in [&["-P", "16", "-c", "4"][..], &["-c", "8"]] {
         let tests = ["-n", "5000", "-q", "-t", "ping,set,get,incr,mset", "-r", "1000"];
         let report = redis("redis-benchmark", &machine, &[&tests[..], arguments].concat(), "");
         assert_eq!(report.matches("requests per second").count(), 6, "{report}");

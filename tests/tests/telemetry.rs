@@ -1,6 +1,6 @@
 //! Promise `both-ends-tell`: an upgrade's spans come from both images; and a collector that is down changes nothing.
 
-use machine_tests::{clients, collector::Collector, machine::Setup};
+use machine_tests::{clients, collector::Collector, machine::Setup, name_server::NameServer};
 use std::{collections::BTreeSet, net::TcpListener};
 
 #[test]
@@ -79,4 +79,35 @@ fn a_collector_that_is_down() {
         );
         assert_eq!(status["telemetry"]["delivered"], 0);
     }
+}
+
+/// By its name, which nobody knows at first.
+#[test]
+fn a_collector_with_a_name() {
+    let collector = Collector::start();
+    let names = NameServer::start();
+    let machine = Setup {
+        append: format!(
+            "{} OTEL_EXPORTER_OTLP_ENDPOINT=http://collector.example:{}",
+            NameServer::APPEND,
+            collector.port
+        ),
+        netdev: NameServer::NETDEV,
+        arguments: names.arguments(),
+        ..Setup::default()
+    }
+    .boot();
+    let told = machine.wait_until("a request that waits", |status| {
+        names.was_asked() && status["telemetry"]["queued"] != 0
+    });
+    assert_eq!(told["telemetry"]["delivered"], 0, "{told}");
+    machine.assert_serves();
+    names.learn();
+    let told = machine.wait_until("delivery", |status| status["telemetry"]["queued"] == 0);
+    assert_eq!(told["telemetry"]["dropped"], 0, "{told}");
+    let requests = collector.requests();
+    assert!(
+        requests.contains_key("/v1/metrics") && requests.contains_key("/v1/logs"),
+        "{requests:?}"
+    );
 }

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 const APP: &str = "trial";
 
 /// What is sent.
-const TYPE: &str = "application/x-tar";
+const TYPE: [(&str, &str); 1] = [("Content-Type", "application/x-tar")];
 
 /// How long a trial may take to its end.
 const TRIAL: Duration = Duration::from_secs(60);
@@ -150,7 +150,7 @@ pub(crate) fn order(
 /// # Errors
 /// If there is no answer.
 pub(crate) fn send(to: SocketAddr, method: &str, path: &str, body: &[u8]) -> Result<u16> {
-    Ok(http::send(to, method, path, TYPE, body, Limits::patient(), |_| {})?.status)
+    Ok(http::send(to, method, path, &TYPE, body, Limits::patient(), |_| {})?.status)
 }
 
 /// A failed replacement as its clients and the machine saw it.

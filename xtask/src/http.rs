@@ -81,12 +81,12 @@ impl Response {
 /// If there is no answer; an answer that says no is an answer.
 pub fn get(address: SocketAddr, path: &str, limits: Limits) -> Result<Response, HttpError> {
     let mut stream = connect(address, limits)?;
-    let head = head(address, "GET", path, "", None);
+    let head = head(address, "GET", path, &[], None);
     stream.write_all(head.as_bytes()).map_err(|e| broke(e, limits))?;
     read_response(&mut stream, limits)
 }
 
-/// Sends `body` to `path`, and tells `progress` after each piece how many bytes of it went out.
+/// Sends `body` with these headers to `path`, and tells `progress` after each piece how many bytes of it went out.
 ///
 /// # Errors
 /// If there is no answer; an answer that says no is an answer, also when it comes before all was sent.
@@ -94,13 +94,13 @@ pub fn send(
     address: SocketAddr,
     method: &str,
     path: &str,
-    content_type: &str,
+    headers: &[(&str, &str)],
     body: &[u8],
     limits: Limits,
     mut progress: impl FnMut(usize),
 ) -> Result<Response, HttpError> {
     let mut stream = connect(address, limits)?;
-    let head = head(address, method, path, content_type, Some(body.len()));
+    let head = head(address, method, path, headers, Some(body.len()));
     let mut written = stream.write_all(head.as_bytes());
     let mut out = 0;
     for piece in body.chunks(PIECE) {
@@ -142,12 +142,19 @@ fn connect(address: SocketAddr, limits: Limits) -> Result<TcpStream, HttpError> 
     Ok(stream)
 }
 
-fn head(address: SocketAddr, method: &str, path: &str, content_type: &str, length: Option<usize>) -> String {
+fn head(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    length: Option<usize>,
+) -> String {
     let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
     if let Some(length) = length {
-        head.push_str(&format!(
-            "Content-Type: {content_type}\r\nContent-Length: {length}\r\n"
-        ));
+        head.push_str(&format!("Content-Length: {length}\r\n"));
     }
     head.push_str("\r\n");
     head
@@ -281,7 +288,7 @@ mod tests {
             address,
             "PUT",
             "/v1/image",
-            "application/x-tar",
+            &[("Content-Type", "application/x-tar")],
             &body,
             Limits::patient(),
             |n| last = n,

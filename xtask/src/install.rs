@@ -164,6 +164,11 @@ fn ensure_by(tools: &[Tool], may_install: bool, is_missing: impl Fn(&Tool) -> bo
     Ok(())
 }
 
+/// Reads the lists of packages anew, where that is possible without asking for a password; whether that worked.
+pub(crate) fn update() -> Result<bool> {
+    privileges().map_or(Ok(false), |prefix| apt(prefix, &["apt-get", "update"]))
+}
+
 fn packages(missing: &[Tool]) -> Vec<&'static str> {
     let mut packages: Vec<_> = missing.iter().map(|tool| tool.package).collect();
     packages.sort_unstable();

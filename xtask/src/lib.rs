@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`cli`] | the command line, and what each verb prints |
 //! | [`exit`] | exit codes and errors that say what to do |
-//! | [`install`] | programs that must be there |
+//! | [`install`], [`unpack`] | programs that must be there |
 //! | [`workspace`], [`build`], [`elf_check`] | from the source to a checked ELF |
 //! | [`keys`], [`image`], [`order`] | key pairs, and what is signed with them |
 //! | [`machine`] | a virtual machine: started, watched, ended whatever happens |
@@ -14,6 +14,7 @@
 //! | [`collect`] | the collector: what machines report |
 //! | [`measure`] | what a machine has run, recomputed from files |
 //! | [`timeline`] | a replacement, drawn for people |
+//! | [`trace_context`] | the span in which a pipeline runs a verb |
 
 pub mod build;
 pub mod cli;
@@ -34,5 +35,7 @@ pub mod scene;
 pub mod soak;
 pub mod stats;
 pub mod timeline;
+pub mod trace_context;
+pub mod unpack;
 pub mod upgrade;
 pub mod workspace;

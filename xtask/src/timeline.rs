@@ -4,10 +4,11 @@ use crate::control::{CoreFlush, Replacement, Span};
 use std::fmt::Write as _;
 
 /// The phases in their order.
-pub const PHASES: [&str; 11] = [
+pub const PHASES: [&str; 12] = [
     "receive",
     "verify",
     "stage",
+    "order",
     "early_flush",
     "reset",
     "quiesce",
@@ -19,7 +20,7 @@ pub const PHASES: [&str; 11] = [
 ];
 
 /// How many of [`PHASES`] happen while the predecessor still serves.
-const SERVING: usize = 5;
+const SERVING: usize = 6;
 
 /// How wide the bars' field is, in characters.
 const WIDTH: usize = 40;

@@ -5,6 +5,7 @@ use crate::exit::{Exit, Failure};
 use crate::http::Limits;
 use crate::image::Image;
 use crate::order::{Action, Order, Trial};
+use crate::trace_context;
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use minisign::SecretKey;
@@ -35,9 +36,14 @@ pub fn push(address: SocketAddr, image: &Image) -> Result<Staged> {
         total,
         &format!("{} {}", image.manifest.name, image.manifest.version),
     );
-    let staged = control::push(address, &image.bytes, Limits::patient(), |sent| {
-        bar.set_position(sent as u64)
-    });
+    let trace = trace_context::of_environment();
+    let staged = control::push(
+        address,
+        &image.bytes,
+        trace.as_deref(),
+        Limits::patient(),
+        |sent| bar.set_position(sent as u64),
+    );
     bar.finish_and_clear();
     let doing = format!(
         "pushing {} {} to {address}",
@@ -85,8 +91,9 @@ pub fn order(address: SocketAddr, action: &Action, key: &SecretKey) -> Result<(S
         generation: before.generation,
         nonce: before.nonce.clone(),
     };
-    let accepted =
-        control::order(address, &order.pack(key)?, Limits::patient()).map_err(|e| e.during(&doing))?;
+    let trace = trace_context::of_environment();
+    let accepted = control::order(address, &order.pack(key)?, trace.as_deref(), Limits::patient())
+        .map_err(|e| e.during(&doing))?;
     Ok((before, accepted))
 }
 
@@ -120,8 +127,12 @@ fn progress(before: &Status, now: &Status) -> Progress {
             Some(_) => Progress::Done,
         };
     }
-    let trace = |status: &Status| status.last_replacement.as_ref().map(|told| told.trace_id.clone());
-    if told.is_some() && trace(now) != trace(before) && now.state != "replacing" {
+    // The trace alone does not tell: a pipeline that tries again may have one for both.
+    let which = |status: &Status| {
+        let told = status.last_replacement.as_ref()?;
+        Some((told.trace_id.clone(), told.span_id.clone()))
+    };
+    if told.is_some() && which(now) != which(before) && now.state != "replacing" {
         return Progress::WentBack;
     }
     Progress::Under
@@ -184,8 +195,11 @@ fn went_back(address: SocketAddr, now: &Status) -> Failure {
 
 /// Why the last replacement was not committed, if the machine tells.
 fn reason(now: &Status) -> Option<&str> {
-    let trace = &now.last_replacement.as_ref()?.trace_id;
-    let past = now.history.iter().rfind(|past| past.trace_id == *trace)?;
+    let last = now.last_replacement.as_ref()?;
+    let past = now
+        .history
+        .iter()
+        .rfind(|past| past.trace_id == last.trace_id && past.span_id == last.span_id)?;
     past.reason.as_deref()
 }
 
@@ -333,6 +347,13 @@ mod tests {
         assert_eq!(
             progress(&before, &at(3, Some("new"), "rolled-back", None)),
             Progress::WentBack
+        );
+        let mut again = at(3, Some("old"), "rolled-back", None);
+        again.last_replacement.as_mut().expect("told").span_id = "another".to_owned();
+        assert_eq!(
+            progress(&before, &again),
+            Progress::WentBack,
+            "another replacement of the same trace"
         );
         let cold = |machine_ns| Status {
             machine_ns,

@@ -8,9 +8,12 @@ use alloc::format;
 
 use libos::http::{self, Request, Response};
 use libos::net::UdpSocket;
+use libos::telemetry::Counter;
 use libos::{start, task};
 
 libos::main!(main);
+
+static REQUESTS: Counter = Counter::new("hello.requests", "{request}", "HTTP requests answered.");
 
 async fn main() {
     task::spawn(echo()).detach();
@@ -20,6 +23,7 @@ async fn main() {
 }
 
 async fn answer(request: Request) -> Response {
+    REQUESTS.add(1);
     let me = start::identity();
     match request.path() {
         "/" => Response::text(

@@ -5,6 +5,7 @@
 extern crate alloc;
 
 mod memory;
+mod metrics;
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -81,8 +82,10 @@ async fn main() {
     loop {
         let stream = listener.accept().await;
         task::spawn(async move {
+            metrics::CLIENTS.add(1);
             // A client that goes away is no event.
             let _ = serve(stream).await;
+            metrics::CLIENTS.add(-1);
         })
         .detach();
     }
@@ -99,6 +102,7 @@ fn open() -> Result<(), String> {
         store.used().0,
         store.used().1
     );
+    metrics::tell(&store);
     DATA.lock().store = Some(store);
     Ok(())
 }
@@ -151,8 +155,13 @@ async fn serve(mut stream: TcpStream) -> Result<(), TcpError> {
                 Parsed::Request { words, used: taken } => {
                     let words: Vec<&[u8]> = words.into_iter().map(|word| &input[used..][word]).collect();
                     used += taken;
-                    if !words.is_empty() && !request(&mut session, &words, &mut output).await {
-                        break false;
+                    if !words.is_empty() {
+                        let start = time::now();
+                        let stays = request(&mut session, &words, &mut output).await;
+                        metrics::DURATION.record((time::now() - start).as_secs_f64());
+                        if !stays {
+                            break false;
+                        }
                     }
                 }
             }
@@ -172,7 +181,12 @@ async fn serve(mut stream: TcpStream) -> Result<(), TcpError> {
 
 /// Carries a request out; whether the connection stays open.
 async fn request(session: &mut Session, words: &[&[u8]], output: &mut Vec<u8>) -> bool {
-    let then = with_store(|store| session.request(store, &surroundings(), words, output)).await;
+    let then = with_store(|store| {
+        let then = session.request(store, &surroundings(), words, output);
+        metrics::tell(store);
+        then
+    });
+    let then = then.await;
     match then {
         None | Some(Then::Close) => false,
         Some(Then::Nothing) => true,
@@ -200,6 +214,7 @@ async fn sweep() {
             for key in over {
                 store.remove(&key);
             }
+            metrics::tell(store);
             next
         });
         cursor = next.await.unwrap_or(0);

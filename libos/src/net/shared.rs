@@ -130,9 +130,15 @@ impl Shared {
         self.with(|stack| stack.first_answer())
     }
 
-    /// The same, if nobody works on the stack just now: takes no lock that it would have to wait for.
-    pub fn try_first_answer(&self) -> Option<Instant> {
-        self.stack.try_lock()?.first_answer()
+    /// The same for who must not wait: whoever works on the stack may never end. Looks so many times whether nobody does.
+    pub fn try_first_answer(&self, times: u32) -> Option<Instant> {
+        for _ in 0..times {
+            if let Some(stack) = self.stack.try_lock() {
+                return stack.first_answer();
+            }
+            core::hint::spin_loop();
+        }
+        None
     }
 
     /// From now on requests for connections are dropped without an answer: the peers ask again, and a successor

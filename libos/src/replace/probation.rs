@@ -20,13 +20,16 @@ use crate::cpu::pen::{Cause, Moment, Pen};
 use crate::cpu::registers::tsc;
 use crate::cpu::time::{self, Instant};
 use crate::cpu::{CoreId, MAX_CORES, current, stop};
-use crate::net::{self, Shared};
+use crate::net;
 use crate::start::panic::last_words;
 use crate::state::{self, returned::MAX_RETURNED};
 use crate::task::{sleep, spawn};
 
 /// How long a core may be kept from its tasks before it counts as hung.
 pub const HANG: Duration = Duration::from_secs(2);
+
+/// How often is looked for the first answer at the end: some tens of microseconds, if somebody works on the network.
+const LOOKS: u32 = 1000;
 
 /// How long the answer to an order to go back may take to leave.
 const ANSWER: Duration = Duration::from_millis(20);
@@ -162,7 +165,8 @@ pub(crate) fn give_back(noticed: u64, cause: Cause, text: fmt::Arguments<'_>) {
     // Only the first one's words count.
     static SPOKEN: AtomicBool = AtomicBool::new(false);
     if !SPOKEN.swap(true, Ordering::SeqCst) {
-        let answer = net::default_network().and_then(Shared::try_first_answer);
+        // It may not have been noticed yet.
+        let answer = net::default_network().and_then(|network| network.try_first_answer(LOOKS));
         if let Some(answer) = answer {
             pen.mark(Moment::FirstAnswer, machine_time(answer));
         }

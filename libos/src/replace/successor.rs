@@ -64,6 +64,7 @@ pub(crate) async fn finish(machine: &'static Machine, handover: Option<Handover>
         .is_some_and(|trial| trial.by_order);
     while by_order && !probation::commit_is_ordered() {
         sleep(Duration::from_millis(5)).await;
+        first_answer = first_answer.or_else(|| noticed_answer(machine));
     }
     #[cfg(feature = "trial")]
     crate::trial::point_on_any_core(crate::trial::Phase::BeforeCommit);
@@ -72,7 +73,11 @@ pub(crate) async fn finish(machine: &'static Machine, handover: Option<Handover>
         spawn_on(core, async {}).await;
     }
     let commit = time::now();
+    let was_on_trial = probation::is_on_trial();
     probation::commit().await;
+    if let Some(handover) = handover.as_ref().filter(|_| was_on_trial) {
+        telemetry::inherit(handover);
+    }
     // The predecessor does not come back to the connections that it kept.
     machine.network.forget_kept();
     take_over(memory::ranges_of(Owner::Predecessor)).await;
@@ -154,9 +159,7 @@ async fn well(machine: &Machine) -> Result<(), String> {
 async fn wait_for_first_answer(machine: &Machine, until: Instant) -> Option<Instant> {
     let mut pause = Duration::from_millis(1);
     loop {
-        if let Some(answer) = machine.network.first_answer() {
-            let answer = machine_time(answer);
-            mark(Moment::FirstAnswer, answer);
+        if let Some(answer) = noticed_answer(machine) {
             return Some(answer);
         }
         if time::now() >= until {
@@ -165,6 +168,12 @@ async fn wait_for_first_answer(machine: &Machine, until: Instant) -> Option<Inst
         sleep(pause).await;
         pause = (pause * 2).min(Duration::from_millis(100));
     }
+}
+
+fn noticed_answer(machine: &Machine) -> Option<Instant> {
+    let answer = machine_time(machine.network.first_answer()?);
+    mark(Moment::FirstAnswer, answer);
+    Some(answer)
 }
 
 /// Adds what only the successor can know: what the predecessor left in the pen after it had written its record, and what

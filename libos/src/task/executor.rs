@@ -125,11 +125,11 @@ where
     F::Output: Send + 'static,
 {
     let living = Living::new(current::get(core).map(|core| &core.queue.load));
-    let future = async move {
-        let _living = living;
-        future.await
-    };
-    let (runnable, task) = async_task::spawn(future, move |runnable| schedule(core, runnable));
+    let (runnable, task) = async_task::spawn(future, move |runnable| {
+        // Dropped with the task, and, unlike the future, of one kind for all tasks: each costs code.
+        let _ = &living;
+        schedule(core, runnable);
+    });
     runnable.schedule();
     task
 }

@@ -77,13 +77,13 @@ impl Load {
         }
     }
 
-    /// Tasks that have not ended.
+    /// Tasks that have not ended, or that somebody still refers to.
     pub fn tasks(&self) -> u64 {
         self.tasks.load(Ordering::Relaxed)
     }
 }
 
-/// A task that has not ended.
+/// A task that is there.
 pub(super) struct Living(Option<&'static Load>);
 
 impl Living {

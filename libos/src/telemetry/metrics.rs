@@ -68,7 +68,7 @@ pub struct Core {
     pub busy_ns: u64,
     /// Nanoseconds halted.
     pub idle_ns: u64,
-    /// Tasks on it that have not ended.
+    /// Tasks on it.
     pub tasks: u64,
 }
 
@@ -127,6 +127,8 @@ pub struct Snapshot {
     pub machine_checks: u64,
     /// NMIs since cold boot.
     pub nmis: u64,
+    /// Log records dropped before they became part of a request.
+    pub dropped_records: u64,
     /// How long nobody answered in the newest committed replacement, in nanoseconds; `None`: there was none, or it is not
     /// known yet.
     pub blackout_ns: Option<u64>,
@@ -301,6 +303,7 @@ impl Builder<'_> {
         self.by_signal(names::EXPORTS, names::RESULT, &requests);
         self.number(names::EXPORT_RETRIES, counters.retries);
         self.number(names::REJECTED_ITEMS, counters.rejected_items);
+        self.number(names::DROPPED_RECORDS, self.snapshot.dropped_records);
         self.number(names::EXPORT_QUEUE, counters.queued_bytes);
         let cycles = [("encode", counters.encode_cycles), ("send", counters.send_cycles)];
         self.by_signal(names::EXPORT_CYCLES, names::STEP, &cycles);

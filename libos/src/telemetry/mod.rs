@@ -66,7 +66,7 @@ mod exporter_tests;
 mod http_request_tests;
 #[cfg(test)]
 mod instruments_tests;
-#[cfg(all(test, feature = "prometheus"))]
+#[cfg(all(test, feature = "otlp", feature = "prometheus"))]
 mod manual_tests;
 #[cfg(all(test, feature = "otlp", feature = "prometheus"))]
 mod prometheus_tests;
@@ -89,6 +89,7 @@ use log::warn;
 use crate::cpu::time::Instant;
 use crate::replace::handover::Handover;
 use crate::replace::machine::Machine;
+use crate::replace::probation;
 use crate::replace::status::Syslog;
 use crate::start::{Start, identity};
 
@@ -100,7 +101,7 @@ pub(crate) fn keep_record(now: Instant, record: &log::Record<'_>) {
     let _ = (now, record);
 }
 
-/// Starts to send what the command line or the manifest asks for, what a predecessor could not deliver first.
+/// Starts to send what the command line or the manifest asks for, and what a predecessor could not deliver.
 pub(crate) fn start(start: &Start, handover: Option<&Handover>, machine: &'static Machine) {
     let manifest = identity().manifest();
     let mut settings = settings::Settings::read(&start.options.telemetry, &manifest.environment);
@@ -109,15 +110,35 @@ pub(crate) fn start(start: &Start, handover: Option<&Handover>, machine: &'stati
     }
     let (otlp, syslog) = (settings.otlp.take(), settings.syslog.take());
     #[cfg(feature = "syslog")]
-    syslog::push::start(syslog, handover, machine);
+    syslog::push::start(syslog, machine);
     #[cfg(feature = "otlp")]
-    push::start(otlp, settings, handover, machine);
+    push::start(otlp, settings, machine);
     #[cfg(not(feature = "syslog"))]
     without(syslog.is_some(), "syslog");
     #[cfg(not(feature = "otlp"))]
     without(otlp.is_some(), "OTLP");
     #[cfg(not(any(feature = "otlp", feature = "syslog")))]
-    let _ = (handover, machine);
+    let _ = machine;
+    // On trial it stays with the predecessor, which would send it once more.
+    if let Some(handover) = handover.filter(|_| !probation::is_on_trial()) {
+        inherit(handover);
+    }
+}
+
+/// Sends what a predecessor has left undelivered, when it does not come back.
+pub(crate) fn inherit(handover: &Handover) {
+    for (number, bytes) in &handover.undelivered {
+        #[cfg(feature = "otlp")]
+        if let Some(signal) = Signal::from_index(usize::from(*number)) {
+            push::inherit(signal, bytes);
+        }
+        #[cfg(feature = "syslog")]
+        if *number == syslog::push::NUMBER {
+            syslog::push::inherit(bytes);
+        }
+        #[cfg(not(any(feature = "otlp", feature = "syslog")))]
+        let _ = (number, bytes);
+    }
 }
 
 #[cfg(not(all(feature = "otlp", feature = "syslog")))]

@@ -147,7 +147,7 @@ metrics! {
     NETWORK_DROPS = Counter "system.network.packet.dropped" ["{packet}"], "Packets dropped though they had no error.";
     NETWORK_ERRORS = Counter "system.network.errors" ["{error}"], "Frames that the network card received damaged or too long, or did not take.";
     CONNECTIONS = UpDownCounter "system.network.connection.count" ["{connection}"], "TCP sockets by state.";
-    TASKS = UpDownCounter "instar.tasks" ["{task}"], "Tasks that have not ended, by the core that runs them.";
+    TASKS = UpDownCounter "instar.tasks" ["{task}"], "Tasks by the core that runs them: those that have not ended, and those that somebody still refers to.";
     CHUNKS = UpDownCounter "instar.chunks" ["{chunk}"], "Chunks of memory by state.";
     PRIVATE_PAGES = UpDownCounter "instar.private.pages" ["{page}"], "Private pages of 4 KiB, by purpose.";
     KEYIDS = Gauge "instar.keyids" ["{keyid}"], "KeyIDs as the BIOS has divided them, where there is such a register.";
@@ -162,6 +162,7 @@ metrics! {
     EXPORTS = Counter "instar.telemetry.requests" ["{request}"], "Export requests by signal and result.";
     EXPORT_RETRIES = Counter "instar.telemetry.retries" ["{request}"], "Export requests that were sent again.";
     REJECTED_ITEMS = Counter "instar.telemetry.rejected_items" ["{item}"], "Points, records and spans that the collector refused in requests it accepted.";
+    DROPPED_RECORDS = Counter "instar.telemetry.dropped_records" ["{record}"], "Log records dropped before they became part of a request, since more than 128 had come.";
     EXPORT_CYCLES = Counter "instar.telemetry.cycles" ["{cycle}"], "Cycles of the time-stamp counter that export requests took to encode (traces: not measured) and to send, waiting not included.";
     EXPORT_QUEUE = UpDownCounter "instar.telemetry.queue.usage" ["By"], "Bytes that wait for the collector.";
 }

@@ -24,17 +24,11 @@ use super::snapshot::queue_metrics;
 use crate::cpu::registers::tsc;
 use crate::cpu::{CoreId, current, time};
 use crate::net::{Across, TcpOptions, TcpStream, default_network, resolve};
-use crate::replace::handover::Handover;
 use crate::replace::machine::Machine;
 use crate::task::{sleep_until, spawn_on, timeout};
 
 /// Starts to send, if there is a collector.
-pub(super) fn start(
-    otlp: Option<Otlp>,
-    settings: Settings,
-    handover: Option<&Handover>,
-    machine: &'static Machine,
-) {
+pub(super) fn start(otlp: Option<Otlp>, settings: Settings, machine: &'static Machine) {
     let Some(otlp) = otlp else {
         return records::close(Reader::Otlp);
     };
@@ -45,10 +39,7 @@ pub(super) fn start(
         host_id: machine.host_id().into(),
         measurement: hex(&machine.measurement().0),
     };
-    let undelivered = handover.iter().flat_map(|handover| &handover.undelivered);
-    let undelivered = undelivered
-        .filter_map(|(signal, body)| Some((Signal::from_index(usize::from(*signal))?, body.clone())));
-    sink::open(labels, undelivered.collect());
+    sink::open(labels);
     info!("telemetry goes to {}", otlp.endpoint.authority);
     let last = current::online().iter().last().unwrap_or(CoreId::BOOT);
     let sender = Sender {
@@ -61,6 +52,12 @@ pub(super) fn start(
     spawn_on(last, sender.run()).detach();
 }
 
+/// Sends what a predecessor has left, too.
+pub(super) fn inherit(signal: Signal, body: &[u8]) {
+    sink::with_exporter(|exporter| exporter.push(signal, body.into()));
+    WORK.notify();
+}
+
 /// Queues what has come together, in time whatever the collector does.
 async fn encode(machine: &'static Machine, logs_every: Duration, metrics_every: Duration) {
     let (mut logs_at, mut metrics_at) = (time::now(), time::now());
@@ -70,7 +67,10 @@ async fn encode(machine: &'static Machine, logs_every: Duration, metrics_every: 
             logs_at = time::now() + logs_every;
         }
         if time::now() >= metrics_at {
-            counted(Signal::Metrics, || queue_metrics(machine));
+            counted(Signal::Metrics, || {
+                queue_metrics(machine);
+                true
+            });
             metrics_at = time::now() + metrics_every;
         }
         WORK.notify();
@@ -78,12 +78,13 @@ async fn encode(machine: &'static Machine, logs_every: Duration, metrics_every: 
     }
 }
 
-/// Encodes, and counts the cycles.
-fn counted(signal: Signal, encode: impl FnOnce()) {
+/// Encodes, and counts the cycles if there was something to encode.
+fn counted(signal: Signal, encode: impl FnOnce() -> bool) {
     let start = tsc();
-    encode();
-    let cycles = tsc().saturating_sub(start);
-    sink::with_exporter(|exporter| exporter.encoded(signal, cycles));
+    if encode() {
+        let cycles = tsc().saturating_sub(start);
+        sink::with_exporter(|exporter| exporter.encoded(signal, cycles));
+    }
 }
 
 /// Who sends.

@@ -145,6 +145,12 @@ pub(super) fn close(reader: Reader) {
     RING.lock().close(reader);
 }
 
+/// How many records this reader was too slow for.
+#[cfg(feature = "otlp")]
+pub(super) fn missed(reader: Reader) -> u64 {
+    RING.lock().missed[reader as usize]
+}
+
 /// At most so many bytes of a text, cut at a character's border, with `…` at its end if something was cut off.
 pub(super) fn shortened(mut text: String, max: usize) -> String {
     if text.len() > max {

@@ -19,8 +19,8 @@ pub struct Identity<'a> {
     pub image_version: &'a str,
     /// The manifest's `revision`; may be empty.
     pub revision: &'a str,
-    /// As [`uuid_v4`] made it; `None`: an instar that ended before it told.
-    pub instance_id: Option<[u8; 16]>,
+    /// As [`uuid_v4`] made it.
+    pub instance_id: [u8; 16],
     /// Counted from 1 at cold boot.
     pub generation: u64,
     /// `host_id` of the status.
@@ -58,8 +58,7 @@ pub fn resource(identity: &Identity) -> Resource {
     };
     text(names::SERVICE_NAME, service_name);
     text(names::SERVICE_VERSION, identity.image_version);
-    let instance = identity.instance_id.as_ref().map(uuid_text);
-    text(names::SERVICE_INSTANCE_ID, &instance.unwrap_or_default());
+    text(names::SERVICE_INSTANCE_ID, &uuid_text(&identity.instance_id));
     text(names::HOST_ID, identity.host_id);
     text(names::OS_TYPE, "instar");
     text(names::TELEMETRY_SDK_NAME, "instar");
@@ -180,7 +179,7 @@ mod tests {
             image_name: "hello",
             image_version: "1.1.0",
             revision: "3f2c1ab",
-            instance_id: Some(uuid_v4([0xff; 16])),
+            instance_id: uuid_v4([0xff; 16]),
             generation: 2,
             host_id: "52:54:00:12:34:56",
             measurement: "a5a5",

@@ -35,7 +35,7 @@ fn who(machine: &Machine) -> Resource {
         image_name: &image.name,
         image_version: &image.version,
         revision: &image.revision,
-        instance_id: Some(identity().instance_id),
+        instance_id: identity().instance_id,
         generation: identity().generation.into(),
         host_id: machine.host_id(),
         measurement: &hex(&machine.measurement().0),

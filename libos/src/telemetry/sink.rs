@@ -39,8 +39,8 @@ pub(super) struct Labels {
     pub measurement: String,
 }
 
-/// Starts to collect for a collector, with what a predecessor could not deliver.
-pub(super) fn open(labels: Labels, undelivered: Vec<(Signal, Vec<u8>)>) {
+/// Starts to collect for a collector.
+pub(super) fn open(labels: Labels) {
     let image = &identity().manifest();
     let Labels {
         endpoint,
@@ -54,7 +54,7 @@ pub(super) fn open(labels: Labels, undelivered: Vec<(Signal, Vec<u8>)>) {
         image_name: &image.name,
         image_version: &image.version,
         revision: &image.revision,
-        instance_id: Some(identity().instance_id),
+        instance_id: identity().instance_id,
         generation: identity().generation.into(),
         host_id: &host_id,
         measurement: &measurement,
@@ -62,10 +62,7 @@ pub(super) fn open(labels: Labels, undelivered: Vec<(Signal, Vec<u8>)>) {
         tdx_module: confidential::tdx_module(),
         attributes: &attributes,
     });
-    let mut exporter = Exporter::new(Limits::default(), Policy::default(), random::number());
-    for (signal, body) in undelivered {
-        exporter.push(signal, body);
-    }
+    let exporter = Exporter::new(Limits::default(), Policy::default(), random::number());
     *SINK.lock() = Some(Sink {
         endpoint,
         exporter,
@@ -101,19 +98,24 @@ pub(crate) fn delivered() -> u64 {
     with_exporter(|exporter| exporter.counters().delivered.iter().sum()).unwrap_or(0)
 }
 
+/// Log records that were lost before they were queued.
+pub(crate) fn dropped_records() -> u64 {
+    records::missed(Reader::Otlp)
+}
+
 /// What has not been delivered, for the successor.
 pub(super) fn undelivered(max_bytes: usize) -> Vec<(Signal, Vec<u8>)> {
     queue_logs();
     with_exporter(|exporter| exporter.undelivered(max_bytes)).unwrap_or_default()
 }
 
-/// Queues the log records that have come together.
-pub(super) fn queue_logs() {
+/// Queues the log records that have come together; whether there were any.
+pub(super) fn queue_logs() -> bool {
     let mut sink = SINK.lock();
-    let Some(sink) = sink.as_mut() else { return };
+    let Some(sink) = sink.as_mut() else { return false };
     let (kept, _) = records::take(Reader::Otlp);
     if kept.is_empty() {
-        return;
+        return false;
     }
     let records: Vec<logs::Record<'_>> = kept
         .iter()
@@ -130,4 +132,5 @@ pub(super) fn queue_logs() {
         Signal::Logs,
         logs::body(boot, time::unix(time::now()), &sink.resource, &records),
     );
+    true
 }

@@ -105,6 +105,7 @@ fn snapshot(machine: &Machine, telemetry: Counters) -> metrics::Snapshot {
         nmis: cpu::nmis(),
         blackout_ns: machine.last_blackout_ns(),
         flushes: flushes::read(),
+        dropped_records: super::sink::dropped_records(),
         telemetry,
     }
 }

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use spin::Mutex;
 
 use super::percent::hex;
-use super::resource::{Identity, resource};
+use super::resource::{Identity, resource, uuid_v4};
 use super::sink::{self, Sink, WORK};
 use super::snapshot::queue_metrics;
 use super::span::{self, Context};
@@ -14,7 +14,7 @@ use super::story::{self, Facts};
 use super::{Resource, Signal};
 use crate::confidential;
 use crate::cpu::time::{self, Instant};
-use crate::cpu::{current, stop};
+use crate::cpu::{current, random, stop};
 use crate::replace::handover::{Handover, Predecessor};
 use crate::replace::machine::Machine;
 use crate::replace::successor::record_first_answer;
@@ -84,7 +84,10 @@ pub(crate) fn replacement_failed(
         let its = Instar {
             name: &successor.name,
             version: &successor.version,
-            instance_id: stop::pen().and_then(|pen| pen.instance()),
+            // One that ended before it had an id never used another.
+            instance_id: stop::pen()
+                .and_then(|pen| pen.instance())
+                .unwrap_or_else(|| uuid_v4(random::bytes())),
             generation: me + 1,
             measurement: &hex(&machine.measurement().0),
         };
@@ -122,7 +125,7 @@ pub(crate) fn tell_committed(machine: &Machine) {
         let its = Instar {
             name: &predecessor.name,
             version: &predecessor.version,
-            instance_id: Some(predecessor.instance_id),
+            instance_id: predecessor.instance_id,
             generation,
             measurement: "",
         };
@@ -148,7 +151,7 @@ fn facts<'a>(machine: &Machine, elf_bytes: u64, error: Option<&'a str>) -> Facts
 struct Instar<'a> {
     name: &'a str,
     version: &'a str,
-    instance_id: Option<[u8; 16]>,
+    instance_id: [u8; 16],
     generation: u32,
     measurement: &'a str,
 }

@@ -28,7 +28,7 @@ pub(super) fn instar(generation: u64) -> Resource {
         image_name: "hello",
         image_version: "1.0.0",
         revision: "",
-        instance_id: Some(uuid_v4([generation as u8; 16])),
+        instance_id: uuid_v4([generation as u8; 16]),
         generation,
         host_id: "host",
         measurement: "",
@@ -93,6 +93,7 @@ pub(super) fn snapshot() -> Snapshot {
         security_floor: 12,
         machine_checks: 10,
         nmis: 11,
+        dropped_records: 12,
         blackout_ns: Some(12_000_000),
         flushes: [&[0, 2, 1][..], &[0, 0, 0]].map(|counts| Distribution {
             bounds: &[0.001, 0.01],

@@ -17,6 +17,10 @@ pub(crate) mod sink {
     pub(crate) fn delivered() -> u64 {
         0
     }
+
+    pub(crate) fn dropped_records() -> u64 {
+        0
+    }
 }
 
 /// Traces are OTLP's only.

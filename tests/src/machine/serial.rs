@@ -9,7 +9,7 @@ use std::{
 
 /// What came over the line.
 #[derive(Default)]
-pub(super) struct Serial {
+pub(crate) struct Serial {
     lines: Mutex<Lines>,
     more: Condvar,
 }
@@ -22,7 +22,7 @@ struct Lines {
 
 impl Serial {
     /// What comes from `output`.
-    pub(super) fn of(output: impl Read + Send + 'static) -> Arc<Self> {
+    pub(crate) fn of(output: impl Read + Send + 'static) -> Arc<Self> {
         let serial = Arc::new(Self::default());
         let reader = Arc::clone(&serial);
         thread::spawn(move || reader.read(output));
@@ -46,7 +46,7 @@ impl Serial {
 
     /// Waits for a line that contains `words`; lines that are there already count. `None`: it did not come in time,
     /// or the machine ended.
-    pub(super) fn wait(&self, words: &str, within: Duration) -> Option<String> {
+    pub(crate) fn wait(&self, words: &str, within: Duration) -> Option<String> {
         let deadline = Instant::now() + within;
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         let mut seen = 0;
@@ -68,19 +68,19 @@ impl Serial {
     }
 
     /// Waits until the machine has ended; `false`: it has not in time.
-    pub(super) fn wait_end(&self, within: Duration) -> bool {
+    pub(crate) fn wait_end(&self, within: Duration) -> bool {
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.more.wait_timeout_while(lines, within, |lines| !lines.ended);
         waited.unwrap_or_else(PoisonError::into_inner).0.ended
     }
 
     /// Whether the machine has ended.
-    pub(super) fn ended(&self) -> bool {
+    pub(crate) fn ended(&self) -> bool {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).ended
     }
 
     /// All lines so far.
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         lines.all.iter().flat_map(|line| [line, "\n"]).collect()
     }

@@ -81,6 +81,7 @@ mod tests {
             outcome: outcome.to_owned(),
             reason: reason.map(str::to_owned),
             trace_id: "ab".to_owned(),
+            span_id: "cd".to_owned(),
             blackout_ms,
         };
         let status = Status {

@@ -2,6 +2,7 @@
 
 use crate::exit::{Exit, Failure};
 use crate::install;
+use crate::unpack;
 use crate::workspace;
 use anyhow::Result;
 use clap::Args;
@@ -20,6 +21,7 @@ pub(super) struct Options {
 
 pub(super) fn run(options: Options) -> Result<Exit> {
     install::ensure(install::FOR_TESTS, !options.no_install)?;
+    unpack::ensure(unpack::FOR_TESTS, !options.no_install)?;
     install::python::ensure(!options.no_install)?;
     let mut cargo = workspace::cargo();
     if has_nextest() {

@@ -3,14 +3,17 @@
 use super::decode::{self, Signal};
 use super::fault::Fault;
 use super::http::{Request, response_head};
+use super::received::Arrival;
 use super::server::Shared;
 use opentelemetry_proto::tonic::collector::logs::v1 as logs;
 use opentelemetry_proto::tonic::collector::metrics::v1 as metrics;
 use opentelemetry_proto::tonic::collector::trace::v1 as trace;
 use prost::Message;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::thread;
+use std::time::Instant;
 
 /// Answers one request; whether another may follow.
 pub(super) fn answer(request: &Request, stream: &mut TcpStream, shared: &Shared) -> io::Result<bool> {
@@ -51,7 +54,18 @@ pub(super) fn answer(request: &Request, stream: &mut TcpStream, shared: &Shared)
         return refuse(stream, 400, &[], "the body is not this signal's export request");
     };
     let fault = shared.fault();
+    let mut hasher = DefaultHasher::new();
+    request.body.hash(&mut hasher);
+    let arrival = Arrival {
+        at: Instant::now(),
+        path: signal.path(),
+        head_bytes: request.head_bytes,
+        body_bytes: request.body.len(),
+        body: hasher.finish(),
+        status: fault.status(),
+    };
     shared.count(|received| {
+        received.arrived(arrival);
         if fault.takes_items() {
             received.accepted += 1;
             received.take(items);
@@ -62,10 +76,29 @@ pub(super) fn answer(request: &Request, stream: &mut TcpStream, shared: &Shared)
     } else {
         invalid
     };
-    misbehave(fault, stream, &success(signal, rejected), keep_alive)
+    let mut counted = Counted { stream, shared };
+    misbehave(fault, &mut counted, &success(signal, rejected), keep_alive)
 }
 
-fn misbehave(fault: Fault, stream: &mut TcpStream, body: &[u8], keep_alive: bool) -> io::Result<bool> {
+/// A connection whose written bytes are counted.
+struct Counted<'a> {
+    stream: &'a mut TcpStream,
+    shared: &'a Shared,
+}
+
+impl Write for Counted<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.stream.write(bytes)?;
+        self.shared.answered(written as u64);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
+}
+
+fn misbehave(fault: Fault, stream: &mut Counted<'_>, body: &[u8], keep_alive: bool) -> io::Result<bool> {
     let length = body.len() as u64;
     let ordinary = response_head(200, &[], length, keep_alive);
     match fault {
@@ -88,7 +121,7 @@ fn misbehave(fault: Fault, stream: &mut TcpStream, body: &[u8], keep_alive: bool
         }
         Fault::Refuse | Fault::Reset => {}
         // Until the other side has had enough, or this one is ended.
-        Fault::NeverAnswer => while stream.read(&mut [0; 512])? != 0 {},
+        Fault::NeverAnswer => while stream.stream.read(&mut [0; 512])? != 0 {},
         Fault::HalfAnswer => {
             stream.write_all(response_head(200, &[], 100, keep_alive).as_bytes())?;
             stream.write_all(&[0; 50])?;

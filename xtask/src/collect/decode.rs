@@ -23,14 +23,20 @@ pub(super) enum Signal {
 }
 
 impl Signal {
+    /// The path that its requests are posted to.
+    pub const fn path(self) -> &'static str {
+        match self {
+            Signal::Metrics => "/v1/metrics",
+            Signal::Logs => "/v1/logs",
+            Signal::Traces => "/v1/traces",
+        }
+    }
+
     /// The signal whose path this is.
     pub fn of_path(path: &str) -> Option<Self> {
-        match path {
-            "/v1/metrics" => Some(Signal::Metrics),
-            "/v1/logs" => Some(Signal::Logs),
-            "/v1/traces" => Some(Signal::Traces),
-            _ => None,
-        }
+        [Signal::Metrics, Signal::Logs, Signal::Traces]
+            .into_iter()
+            .find(|signal| signal.path() == path)
     }
 }
 

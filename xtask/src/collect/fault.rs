@@ -31,6 +31,16 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// The status that is answered, if one is.
+    pub(super) fn status(&self) -> Option<u16> {
+        match self {
+            Fault::Status(status, _) => Some(*status),
+            Fault::Redirect(_) => Some(307),
+            Fault::Refuse | Fault::Reset | Fault::NeverAnswer | Fault::Garbage => None,
+            _ => Some(200),
+        }
+    }
+
     /// Whether the sender may think that its items were taken.
     pub(super) fn takes_items(&self) -> bool {
         matches!(

@@ -213,7 +213,7 @@ impl Fleet {
                 self.traces.push_back(Arc::new(Bag {
                     trace_id: span.trace_id.clone(),
                     host,
-                    service: cut(&span.source.service, MAX_NAME),
+                    service: String::new(),
                     bars: BTreeMap::new(),
                 }));
                 let last = self.traces.len() - 1;
@@ -221,6 +221,10 @@ impl Fleet {
             }
         };
         let bag = Arc::make_mut(bag);
+        // The service is named by the instar that is replaced, whoever reports first.
+        if bag.bars.values().all(|known| known.generation > bar.generation) {
+            bag.service = cut(&span.source.service, MAX_NAME);
+        }
         if bag.bars.len() < MAX_BARS_OF_ONE && bag.bars.insert(bar.id, bar).is_none() {
             self.bars += 1;
         }
@@ -240,7 +244,7 @@ impl Machine {
             .get("instar.measurement")
             .and_then(Value::as_str);
         let measurement = cut(told.unwrap_or_default(), MAX_NAME);
-        let instance = cut(&source.instance, MAX_NAME);
+        let instance = instance(source);
         let known = self
             .generations
             .iter_mut()
@@ -281,7 +285,7 @@ impl Machine {
             return;
         }
         self.heard_at = time_ns;
-        let instance = cut(&source.instance, MAX_NAME);
+        let instance = instance(source);
         if self.running.instance != instance
             && let Some(known) = self.generations.iter().find(|known| known.instance == instance)
         {
@@ -334,6 +338,14 @@ impl Machine {
         if self.numbers.len() < MAX_NUMBERS || self.numbers.contains_key(&key) {
             self.numbers.insert(key, number);
         }
+    }
+}
+
+/// Which instar speaks. One that never spoke itself is told of by another, perhaps without its id.
+pub(super) fn instance(source: &Source) -> String {
+    match source.instance.as_str() {
+        "" => cut(&format!("{} {:?}", source.version, source.generation), MAX_NAME),
+        instance => cut(instance, MAX_NAME),
     }
 }
 

@@ -18,6 +18,7 @@ pub(super) struct Request {
     pub host: Option<String>,
     pub origin: Option<String>,
     pub keep_alive: bool,
+    pub head_bytes: usize,
     pub body: Vec<u8>,
 }
 
@@ -58,8 +59,9 @@ impl<S: Read + Write> Reader<S> {
     /// The next request.
     pub fn request(&mut self) -> Result<Request, Error> {
         let (mut request, length, expects) = loop {
-            if let Some((head_length, request, length, expects)) = head(&self.buffer)? {
+            if let Some((head_length, mut request, length, expects)) = head(&self.buffer)? {
                 self.buffer.drain(..head_length);
+                request.head_bytes = head_length;
                 break (request, length, expects);
             }
             if self.buffer.len() >= MAX_HEAD {

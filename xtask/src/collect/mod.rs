@@ -9,6 +9,9 @@
 //! | [`received`] | what came in, and questions about it |
 //! | [`trace`] | spans put together to one upgrade |
 //! | [`fault`] | ways to misbehave |
+//! | `fleet`, `upgrade` | machines and upgrades, put together for people, within bounds of their own |
+//! | `page`, `api` | the web page, and what it asks |
+//! | `live` | the view in a terminal |
 
 pub mod fault;
 pub mod received;
@@ -34,7 +37,7 @@ mod tests;
 mod upgrade;
 
 pub use fault::Fault;
-pub use received::{Counts, Item, Log, Point, Received, Source, Span};
+pub use received::{Arrival, Counts, Item, Log, Point, Received, Source, Span};
 pub use server::Collector;
 pub use trace::Trace;
 

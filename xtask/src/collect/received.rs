@@ -6,9 +6,13 @@ use super::trace::Trace;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Sum of the sizes of what is kept. Beyond it the oldest goes.
 const MAX_BYTES: usize = 64 << 20;
+
+/// Requests that are remembered. Beyond it the oldest goes.
+const MAX_ARRIVALS: usize = 1 << 16;
 
 /// What an item costs besides its encoded size: the structures that hold it.
 const OVERHEAD: usize = 512;
@@ -149,6 +153,23 @@ impl Span {
     }
 }
 
+/// A request, whatever it was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// When it was whole.
+    pub at: Instant,
+    /// `/v1/metrics`, `/v1/logs` or `/v1/traces`.
+    pub path: &'static str,
+    /// Length of its head.
+    pub head_bytes: usize,
+    /// Length of its body.
+    pub body_bytes: usize,
+    /// The same for the same body, so that one that is sent again can be told.
+    pub body: u64,
+    /// The status that it was answered with, if it was answered with one.
+    pub status: Option<u16>,
+}
+
 /// How many items of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -183,6 +204,12 @@ pub struct Received {
     first: u64,
     bytes: usize,
     spans: HashSet<(String, String)>,
+    /// The last requests that were export requests of OTLP, oldest first.
+    pub arrivals: VecDeque<Arrival>,
+    /// Bytes of answers that were written.
+    pub answered_bytes: u64,
+    /// Connections, those that were closed at once too.
+    pub connections: u64,
     /// What is shown of it.
     pub(super) fleet: Fleet,
     /// Requests, whatever was answered.
@@ -308,6 +335,14 @@ impl Received {
     pub(super) fn since(&self, next: u64) -> Vec<Item> {
         let skip = usize::try_from(next.saturating_sub(self.first)).unwrap_or(usize::MAX);
         self.items().skip(skip).cloned().collect()
+    }
+
+    /// Remembers a request.
+    pub(super) fn arrived(&mut self, arrival: Arrival) {
+        self.arrivals.push_back(arrival);
+        if self.arrivals.len() > MAX_ARRIVALS {
+            self.arrivals.pop_front();
+        }
     }
 
     /// Takes items in, each with its encoded size.

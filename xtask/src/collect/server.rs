@@ -189,6 +189,11 @@ impl Shared {
         self.changed.notify_all();
     }
 
+    /// Counts bytes of answers.
+    pub(super) fn answered(&self, bytes: u64) {
+        self.lock().received.answered_bytes += bytes;
+    }
+
     /// Looks at what was received so far.
     pub(super) fn look<T>(&self, look: impl FnOnce(&Received) -> T) -> T {
         look(&self.lock().received)
@@ -255,6 +260,10 @@ fn accept(address: SocketAddr, mut listener: Option<TcpListener>, shared: &Arc<S
                 return;
             }
             continue;
+        }
+        state.received.connections += u64::from(matches!(accepted, Some(Ok(_))));
+        if state.fault == Fault::Reset {
+            shared.changed.notify_all();
         }
         match accepted {
             Some(Ok((stream, _)))

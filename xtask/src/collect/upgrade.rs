@@ -1,6 +1,6 @@
 //! One upgrade, as its spans tell it: outcome, blackout, and a row for each span.
 
-use super::fleet::{cut, text_of};
+use super::fleet::{cut, instance, text_of};
 use super::received::Span;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +20,7 @@ pub(super) struct Bar {
     pub end_ns: u64,
     pub generation: Option<u64>,
     pub version: String,
+    pub instance: String,
     pub attributes: Vec<(String, String)>,
     pub error: Option<String>,
 }
@@ -65,6 +66,8 @@ pub(super) struct Upgrade {
     pub duration_ns: u64,
     /// The instar that is to be replaced; spans of any other are the successor's.
     pub predecessor: Option<u64>,
+    /// The successor, as it is named among the machine's instars, if it has told anything.
+    pub successor: Option<String>,
     /// How long nobody was answered, if it is known.
     pub blackout_ns: Option<u64>,
     /// The blackout may have been shorter: nobody said when the successor first answered.
@@ -116,6 +119,7 @@ impl Bar {
             end_ns: span.end_ns.max(span.start_ns),
             generation: span.source.generation,
             version: cut(&span.source.version, 64),
+            instance: instance(&span.source),
             attributes: attributes
                 .map(|(name, value)| (cut(name, 64), text_of(value, 128)))
                 .collect(),
@@ -170,11 +174,11 @@ impl Upgrade {
                 _ => Outcome::Pending,
             },
         };
-        let version = |successor: bool| {
+        let by = |successor: bool| {
             bars.iter()
                 .find(|bar| (bar.generation != predecessor) == successor && !bar.is_root())
-                .map(|bar| bar.version.clone())
         };
+        let version = |successor: bool| by(successor).map(|bar| bar.version.clone());
         let told = |name: &str| root.and_then(|root| root.attribute(name));
         let (blackout, at_most) = blackout(&bars, outcome);
         let since = |ns: u64| ns.saturating_sub(start);
@@ -194,6 +198,7 @@ impl Upgrade {
             start_ms: start / 1_000_000,
             duration_ns: end - start,
             predecessor,
+            successor: by(true).map(|bar| bar.instance.clone()),
             blackout_ns: (!blackout.is_empty()).then(|| blackout.iter().map(|(from, to)| to - from).sum()),
             blackout_at_most: at_most,
             cores_flushed: bars

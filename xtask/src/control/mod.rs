@@ -116,6 +116,13 @@ pub fn measurements(address: SocketAddr, limits: Limits) -> Result<Measurements,
     decode(&http::get(address, "/v1/measurements", limits)?, 200)
 }
 
+/// The headers of an archive, which may come with the span that it is sent in.
+fn headers(traceparent: Option<&str>) -> Vec<(&str, &str)> {
+    let mut headers = vec![("Content-Type", "application/x-tar")];
+    headers.extend(traceparent.map(|traceparent| ("traceparent", traceparent)));
+    headers
+}
+
 /// `PUT /v1/image`; `progress` is told how many bytes went out.
 ///
 /// # Errors
@@ -123,6 +130,7 @@ pub fn measurements(address: SocketAddr, limits: Limits) -> Result<Measurements,
 pub fn push(
     address: SocketAddr,
     image: &[u8],
+    traceparent: Option<&str>,
     limits: Limits,
     progress: impl FnMut(usize),
 ) -> Result<Staged, ControlError> {
@@ -134,7 +142,7 @@ pub fn push(
         address,
         "PUT",
         "/v1/image",
-        "application/x-tar",
+        &headers(traceparent),
         image,
         limits,
         progress,
@@ -146,7 +154,12 @@ pub fn push(
 ///
 /// # Errors
 /// If the machine does not answer, refuses, or says something else.
-pub fn order(address: SocketAddr, order: &[u8], limits: Limits) -> Result<Accepted, ControlError> {
+pub fn order(
+    address: SocketAddr,
+    order: &[u8],
+    traceparent: Option<&str>,
+    limits: Limits,
+) -> Result<Accepted, ControlError> {
     #[derive(Deserialize)]
     struct Answer {
         accepted: Accepted,
@@ -155,7 +168,7 @@ pub fn order(address: SocketAddr, order: &[u8], limits: Limits) -> Result<Accept
         address,
         "POST",
         "/v1/orders",
-        "application/x-tar",
+        &headers(traceparent),
         order,
         limits,
         |_| {},

@@ -331,6 +331,8 @@ pub struct Past {
     pub reason: Option<String>,
     /// The trace of its spans.
     pub trace_id: String,
+    /// The root's span id.
+    pub span_id: String,
     /// How long nobody answered.
     pub blackout_ms: Option<f64>,
 }
@@ -341,6 +343,8 @@ pub struct Past {
 pub struct Replacement {
     /// The trace that both instars' spans belong to.
     pub trace_id: String,
+    /// The root's span id: with it the trace tells one replacement from another.
+    pub span_id: String,
     /// The predecessor's version.
     pub from: String,
     /// The successor's version.

@@ -1,4 +1,7 @@
 use super::*;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::thread;
 
 /// The example of docs/interfaces.md.
 const DOCUMENTED: &str = r#"{
@@ -90,5 +93,40 @@ fn addresses_are_read() {
         "127.0.0.1/v1/status",
     ] {
         assert_eq!(parse_address(bad).expect_err(bad).exit, Exit::Usage);
+    }
+}
+
+#[test]
+fn a_pipelines_span_goes_with_images_and_orders() {
+    const SPAN: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let head = || {
+        let (mut stream, _) = listener.accept().expect("a client");
+        let mut bytes = Vec::new();
+        while !bytes.ends_with(b"\r\n\r\nbody") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).expect("a request");
+            bytes.extend(byte);
+        }
+        let no = b"HTTP/1.1 409 Conflict\r\nContent-Length: 0\r\n\r\n";
+        stream.write_all(no).expect("an answer");
+        String::from_utf8(bytes).expect("text")
+    };
+    for span in [Some(SPAN), None] {
+        thread::scope(|scope| {
+            let client = scope.spawn(|| {
+                let limits = Limits::patient();
+                let pushed = push(address, b"body", span, limits, |_| {});
+                (pushed.is_err(), order(address, b"body", span, limits).is_err())
+            });
+            for path in ["PUT /v1/image ", "POST /v1/orders "] {
+                let head = head();
+                assert!(head.starts_with(path), "{head}");
+                let line = format!("\r\ntraceparent: {SPAN}\r\n");
+                assert_eq!(head.contains(&line), span.is_some(), "{head}");
+            }
+            assert_eq!(client.join().expect("no panic"), (true, true));
+        });
     }
 }

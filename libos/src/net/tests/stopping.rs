@@ -108,6 +108,60 @@ fn the_drain_waits_for_requests_and_not_for_what_is_kept() {
     });
 }
 
+/// Who asks whether this instar is being replaced is answered until just before the jump; an application's new clients are not.
+#[test]
+fn some_are_taken_to_the_end() {
+    let (world, a, b) = pair(no_loss());
+    let mut application = TcpListener::bind_on(b, 9, ListenOptions::default()).unwrap();
+    for (port, options) in [(80, ListenOptions::HTTP), (7700, ListenOptions::CONTROL)] {
+        let listener = TcpListener::bind_on(b, port, options).unwrap();
+        let (timer, spawner) = (world.clock.clone(), world.clone());
+        world.spawn(http::serve(listener, timer, spawner, |_| async {
+            Response::text(503, "not ready\n")
+        }));
+    }
+    world.block_on(async {
+        let soon = || world.clock.now() + Duration::from_millis(20);
+        let ask = async || -> Option<Vec<u8>> {
+            let mut probe = within(&world.clock, soon(), connect(a, 7700)).await?;
+            probe
+                .write_all(b"GET /readyz HTTP/1.1\r\nHost: b\r\n\r\n")
+                .await
+                .unwrap();
+            let (mut answer, mut buffer) = (Vec::new(), [0; 500]);
+            while let read @ 1.. = probe.read(&mut buffer).await.unwrap() {
+                answer.extend_from_slice(&buffer[..read]);
+            }
+            Some(answer)
+        };
+        let mut kept = connect(a, 9).await;
+        let mut stream = application.accept().await;
+        b.stop_accepting();
+        assert!(!b.accepts());
+        assert!(within(&world.clock, soon(), connect(a, 80)).await.is_none());
+        let answer = ask().await.expect("taken");
+        let text = String::from_utf8_lossy(&answer);
+        assert!(text.starts_with("HTTP/1.1 503"), "{text}");
+        assert!(text.contains("Connection: close"), "nobody keeps it: {text}");
+
+        assert_eq!(b.cut().len(), 1);
+        assert!(
+            ask().await.is_some(),
+            "also while the application saves its state"
+        );
+        let mut late = connect(a, 7700).await;
+        assert!(b.cut_late());
+        assert_eq!(late.read(&mut [0; 9]).await, Err(TcpError::Reset));
+        assert!(ask().await.is_none(), "the very end");
+        assert!(!b.cut_late());
+
+        b.resume_accepting();
+        assert!(b.accepts() && ask().await.is_some());
+        stream.write_all(b"on").await.unwrap();
+        assert_eq!(kept.read(&mut [0; 9]).await, Ok(2), "kept all the time");
+    });
+}
+
 #[test]
 fn no_more_are_kept_than_can_be_handed_over() {
     let world = World::default();

@@ -12,7 +12,6 @@ use super::outbox::Outbox;
 use super::{Message, Sender, frame};
 use crate::cpu::{CoreId, current, random, time};
 use crate::net::{Across, TcpOptions, TcpStream, default_network, resolve};
-use crate::replace::handover::Handover;
 use crate::replace::machine::Machine;
 use crate::replace::status::Syslog;
 use crate::start::identity;
@@ -65,8 +64,8 @@ pub(crate) fn undelivered(max_bytes: usize) -> Vec<u8> {
     with(|state| state.outbox.undelivered(max_bytes)).unwrap_or_default()
 }
 
-/// Starts to send to `server`, if there is one, what a predecessor has left first.
-pub(crate) fn start(server: Option<Server>, handover: Option<&Handover>, machine: &'static Machine) {
+/// Starts to send to `server`, if there is one.
+pub(crate) fn start(server: Option<Server>, machine: &'static Machine) {
     let Some(server) = server else {
         return records::close(Reader::Syslog);
     };
@@ -78,18 +77,10 @@ pub(crate) fn start(server: Option<Server>, handover: Option<&Handover>, machine
         generation: identity().generation,
         address: machine.network().configuration().map(|it| it.address),
     };
-    let mut outbox = Outbox::default();
-    for (_, bytes) in handover
-        .iter()
-        .flat_map(|handover| &handover.undelivered)
-        .filter(|(number, _)| *number == NUMBER)
-    {
-        outbox.take_over(bytes);
-    }
     *STATE.lock() = Some(State {
         server: server.name.clone(),
         sender,
-        outbox,
+        outbox: Outbox::default(),
         number: 0,
         missed: 0,
         connected: false,
@@ -97,6 +88,11 @@ pub(crate) fn start(server: Option<Server>, handover: Option<&Handover>, machine
     info!("log records go to {} by syslog", server.name);
     let last = current::online().iter().last().unwrap_or(CoreId::BOOT);
     spawn_on(last, run(server)).detach();
+}
+
+/// Sends what a predecessor has left, too.
+pub(crate) fn inherit(messages: &[u8]) {
+    with(|state| state.outbox.take_over(messages));
 }
 
 fn with<R>(action: impl FnOnce(&mut State) -> R) -> Option<R> {

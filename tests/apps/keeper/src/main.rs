@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `/stash/NAME/VERSION/TEXT` | a record is stashed now | |
 //! | `/take/NAME` | a record is taken | its version and text |
-//! | `/hook/WHAT` | what the hook does when this instar is replaced: `count` (stashes `hook`), `fail`, `hang` | |
+//! | `/hook/WHAT` | what the hook does when this instar is replaced: `count` (stashes `hook`), `fail`, `hang`, `slow` (takes 300 ms) | |
 //! | `/returned` | | how often this instar went on, and whether it was rolled back |
 //! | `/region/NAME/BYTES` | a region is made, its first and last byte written | its size |
 //! | `/keep/NAME` | a region is taken | its version, size, first and last byte |
@@ -35,6 +35,7 @@ enum Hook {
     Count,
     Fail,
     Hang,
+    Slow,
 }
 
 async fn main() {
@@ -45,6 +46,10 @@ async fn main() {
                 let generation = start::identity().generation;
                 state::stash_encoded("hook", generation, &("generation", generation))
                     .map_err(|error| error.to_string())
+            }
+            Hook::Slow => {
+                task::sleep(Duration::from_millis(300)).await;
+                Ok(())
             }
             Hook::Fail => Err(String::from("told to fail")),
             Hook::Hang => {
@@ -92,7 +97,8 @@ async fn command(path: &str) -> Result<String, String> {
                 "count" => Hook::Count,
                 "fail" => Hook::Fail,
                 "hang" => Hook::Hang,
-                _ => return Err(String::from("count, fail or hang?")),
+                "slow" => Hook::Slow,
+                _ => return Err(String::from("count, fail, hang or slow?")),
             };
             Ok(String::new())
         }

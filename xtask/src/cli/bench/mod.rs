@@ -3,6 +3,7 @@
 mod back;
 mod flush;
 mod private;
+mod telemetry;
 mod turns;
 
 use crate::control::Replacement;
@@ -40,6 +41,8 @@ enum Subject {
     Flush,
     /// From a successor's failure to the predecessor's first answer: panic, hang and order
     Back,
+    /// What telemetry costs the application, with a good collector and with each faulty one, and in itself
+    Telemetry,
     /// How fast private pages are reset (QEMU), and what that costs the blackout (Bochs with TDX KeyIDs, two boots a run, 5
     /// runs at the most)
     Private,
@@ -101,6 +104,9 @@ pub(super) fn run(options: Options) -> Result<Exit> {
     };
     if options.subject == Subject::Flush {
         return flush::run(&options, builder, &cast);
+    }
+    if options.subject == Subject::Telemetry {
+        return telemetry::run(&options, builder, &cast);
     }
     let bar = progress_bar(u64::from(options.runs));
     let mut runs = Vec::new();

@@ -222,10 +222,11 @@ fn upgrade_detail(frame: &mut Frame, area: Rect, shown: &Shown, view: &View, the
         let none = Paragraph::new("none yet: `cargo xtask upgrade` replaces a machine's image");
         return frame.render_widget(none.block(block("Waterfall".into(), Pane::Waterfall, view)), area);
     };
-    let whole = view.is_whole(upgrade);
-    let part = if whole { "" } else { ", around the blackout" };
+    let part = view.part(upgrade);
+    let words = ["", ", around the blackout", ", the way back"];
+    let words = words[part.map_or(0, |part| part + 1).min(2)];
     let title = format!(
-        "{} {} on {}{part}",
+        "{} {} on {}{words}",
         clean(&upgrade.service),
         versions(upgrade),
         clean(&upgrade.host)
@@ -236,8 +237,8 @@ fn upgrade_detail(frame: &mut Frame, area: Rect, shown: &Shown, view: &View, the
         lines[0].push_span(format!("blackout {} (·)", blackout(upgrade)));
     }
     lines.push(Line::styled("█ predecessor  ▒ successor", theme.muted));
-    let drawn = waterfall::lines(upgrade, area.width.into(), whole, theme);
-    lines.extend(drawn.into_iter().skip(view.waterfall_from));
+    let rows = view.waterfall_from..view.waterfall_from + usize::from(area.height);
+    lines.extend(waterfall::lines(upgrade, rows, area.width.into(), part, theme));
     frame.render_widget(
         Paragraph::new(lines).block(block(title, Pane::Waterfall, view)),
         area,
@@ -293,7 +294,7 @@ fn help(frame: &mut Frame, area: Rect) {
                 PgUp, PgDn     ten at once\n\
                 Home End, g G  first, last\n\
                 Enter          from the list to the waterfall; Esc: back\n\
-                z              the whole upgrade, or the time around the blackout\n\
+                z              the whole upgrade, the blackout, the way back\n\
                 q, Ctrl-C      quit\n\n\
                 █ what the predecessor did, ▒ what the successor did,\n\
                 · nobody is answered. Times are of the machine's clock.";

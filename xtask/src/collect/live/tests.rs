@@ -124,10 +124,14 @@ fn keys_move_and_end() {
         (view.pane, view.log_from_end),
         (Pane::Log, shown.fleet.machines[0].logs.len() - 1)
     );
-    let whole = |view: &View| view.is_whole(view.upgrade(&shown).expect("one"));
-    let before = whole(&view);
+    let part = |view: &View| view.part(view.upgrade(&shown).expect("one"));
+    assert_eq!(part(&view), None, "the whole");
     press(&mut view, &shown, &[KeyCode::Char('z')]);
-    assert_ne!(whole(&view), before);
+    assert_eq!(part(&view), Some(0), "the blackout");
+    let (text, _) = drawn(140, 40, &shown, &view);
+    assert!(text.contains(", around the blackout"), "{text}");
+    press(&mut view, &shown, &[KeyCode::Char('z')]);
+    assert_eq!(part(&view), None, "it has one part");
     let (mut quit, mut cancel) = (view.clone(), view.clone());
     assert_eq!(quit.key(KeyEvent::from(KeyCode::Char('q')), &shown), Flow::End);
     let control_c = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
@@ -141,7 +145,7 @@ fn nobody_outside_moves_the_cursor() {
         upgrade.to = Some("\x1b[2J\u{202e}x".into());
         upgrade.reason = Some("a\nb\x07".into());
         for row in &mut upgrade.rows {
-            row.name = "\x1b]0;x\x07".into();
+            row.name = "\x1b]0;\u{202e}x\x07".into();
         }
     }
     let (text, _) = drawn(120, 40, &shown, &View::default());

@@ -33,8 +33,8 @@ pub(super) struct View {
     pub waterfall_from: usize,
     /// Lines of the log below the screen.
     pub log_from_end: usize,
-    /// Whole upgrade or blackout; as the upgrade is, unless a key has said.
-    pub whole: Option<bool>,
+    /// Whole upgrade or a part of its blackout; as the upgrade is, unless a key has said.
+    pub part: Option<Option<usize>>,
     pub help: bool,
 }
 
@@ -62,12 +62,19 @@ impl View {
         shown.upgrades.get(self.upgrade_index(shown))
     }
 
-    /// Whether the whole upgrade is drawn, and not the time around the blackout.
-    pub fn is_whole(&self, upgrade: &Upgrade) -> bool {
+    /// The part of the blackout around which time is drawn; none: the whole upgrade.
+    pub fn part(&self, upgrade: &Upgrade) -> Option<usize> {
         let short = upgrade
             .blackout_ns
             .is_some_and(|blackout| blackout < upgrade.duration_ns / 10);
-        upgrade.blackout.is_empty() || self.whole.unwrap_or(!short)
+        let part = self.part.unwrap_or(short.then_some(0));
+        part.filter(|part| *part < upgrade.blackout.len())
+    }
+
+    /// The next part, and after the last the whole.
+    fn zoom(&mut self, upgrade: &Upgrade) {
+        let next = self.part(upgrade).map_or(0, |part| part + 1);
+        self.part = Some(Some(next).filter(|next| *next < upgrade.blackout.len()));
     }
 
     /// Keeps what is scrolled within what there is.
@@ -99,7 +106,9 @@ impl View {
             KeyCode::Home | KeyCode::Char('g') => self.step(isize::MIN, shown),
             KeyCode::End | KeyCode::Char('G') => self.step(isize::MAX, shown),
             KeyCode::Char('z') => {
-                self.whole = self.upgrade(shown).map(|upgrade| !self.is_whole(upgrade));
+                if let Some(upgrade) = self.upgrade(shown) {
+                    self.zoom(upgrade);
+                }
             }
             _ => {}
         }
@@ -119,7 +128,7 @@ impl View {
                 let index = to(self.upgrade_index(shown), shown.upgrades.len());
                 self.upgrade = shown.upgrades.get(index).map(|upgrade| upgrade.id.clone());
                 self.waterfall_from = 0;
-                self.whole = None;
+                self.part = None;
             }
             Pane::Waterfall => self.waterfall_from = self.waterfall_from.saturating_add_signed(by),
             // The newest line is at the bottom.

@@ -5,15 +5,22 @@ use crate::collect::show::clean;
 use crate::collect::upgrade::{By, Row, Upgrade};
 use crate::timeline;
 use ratatui::text::{Line, Span};
+use std::ops::Range;
 
 /// Columns for the name, and for the duration.
 const NAME: usize = 20;
 const DURATION: usize = 11;
 
-/// A line for each span, for a place that is `width` columns wide.
-pub(super) fn lines(upgrade: &Upgrade, width: usize, whole: bool, theme: &Theme) -> Vec<Line<'static>> {
+/// A line for each of these spans, for a place that is `width` columns wide.
+pub(super) fn lines(
+    upgrade: &Upgrade,
+    rows: Range<usize>,
+    width: usize,
+    part: Option<usize>,
+    theme: &Theme,
+) -> Vec<Line<'static>> {
     let columns = width.saturating_sub(NAME + DURATION + 2).max(8);
-    let (from, to) = range(upgrade, whole);
+    let (from, to) = range(upgrade, part);
     let scale = |ns: u64| {
         let since = u128::from(ns.clamp(from, to) - from) * columns as u128;
         usize::try_from(since / u128::from(to - from)).unwrap_or(0)
@@ -55,23 +62,24 @@ pub(super) fn lines(upgrade: &Upgrade, width: usize, whole: bool, theme: &Theme)
         }));
         Line::from(spans)
     };
-    upgrade.rows.iter().map(line).collect()
-}
-
-/// From where to where time is drawn, in nanoseconds since the beginning; never empty.
-fn range(upgrade: &Upgrade, whole: bool) -> (u64, u64) {
-    let all = (0, upgrade.duration_ns.max(1));
-    let (Some(first), Some(last)) = (upgrade.blackout.first(), upgrade.blackout.last()) else {
-        return all;
-    };
-    if whole || last.1 <= first.0 {
-        return all;
-    }
-    let before = ["early_flush", "quiesce"];
-    let early = upgrade
+    upgrade
         .rows
         .iter()
-        .filter(|row| before.contains(&&*row.name))
-        .map(|row| row.start_ns);
-    (early.min().unwrap_or(first.0).min(first.0), last.1)
+        .take(rows.end)
+        .skip(rows.start)
+        .map(line)
+        .collect()
+}
+
+/// From where to where time is drawn, in nanoseconds since the beginning; never empty. `part`: of the blackout; a tenth of
+/// its length is left at both sides.
+fn range(upgrade: &Upgrade, part: Option<usize>) -> (u64, u64) {
+    let all = (0, upgrade.duration_ns.max(1));
+    match part.and_then(|part| upgrade.blackout.get(part)) {
+        Some((from, to)) if from < to => {
+            let margin = (to - from) / 10;
+            (from.saturating_sub(margin), to.saturating_add(margin).min(all.1))
+        }
+        _ => all,
+    }
 }

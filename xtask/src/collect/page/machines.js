@@ -107,7 +107,9 @@ export function show(fleet, machine, skew) {
     () => make("tr", {}, make("th", { scope: "row" }), make("td"), make("td"), make("td", {}, make("code"))),
     (row, instar) => {
       const [generation, name, first, chain] = row.children;
-      say(generation, `${instar.generation ?? "–"}${instar.instance === running ? " (runs)" : ""}`);
+      const gaveBack = fleet.upgrades.some((one) => one.successor === instar.instance && one.outcome === "rolled-back");
+      const state = instar.instance === running ? " (runs)" : gaveBack ? " (gave the machine back)" : "";
+      say(generation, `${instar.generation ?? "–"}${state}`);
       row.classList.toggle("runs", instar.instance === running);
       say(name, image(instar));
       say(first, day(instar.first_seen_ms + skew));

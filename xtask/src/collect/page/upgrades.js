@@ -131,8 +131,9 @@ function draw(upgrade) {
   facts.push(["Trace", make("code", {}, upgrade.trace_id)]);
   terms($("upgrade-facts"), facts);
   const short = upgrade.blackout_ns !== null && upgrade.blackout_ns < upgrade.duration_ns / 10;
-  const chosen = upgrade.blackout_ns === null ? "whole" : (zoom ?? (short ? "blackout" : "whole"));
+  const chosen = upgrade.blackout_ns === null ? "whole" : (zoom ?? (short ? "0" : "whole"));
   $("zoom").hidden = upgrade.blackout_ns === null;
+  $("zoom-back").hidden = upgrade.blackout.length < 2;
   for (const radio of document.querySelectorAll("#zoom input")) radio.checked = radio.value === chosen;
   waterfall(upgrade, chosen);
 }
