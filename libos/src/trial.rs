@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `panic` | panics |
 //! | `fault` | writes to an address where nothing is mapped |
+//! | `secret` | logs an address, and panics with an error that holds [`MARKER`] |
 //! | `gp` | reads from an address that is none (#GP) |
 //! | `double` | meets a #GP whose handler is not there |
 //! | `overflow` | uses up its stack |
@@ -18,6 +19,7 @@
 //! | `no-card` | (before the network) finds no network card |
 //! | `no-network` | (before the network) waits for ever for its network |
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::arch::{asm, naked_asm};
@@ -31,6 +33,10 @@ use crate::cpu::{CoreId, apic, current};
 use crate::device::serial;
 use crate::memory::{CHUNK, stack};
 use crate::task::{sleep, spawn_on, yield_now};
+
+/// In registers when the kinds `fault` and `gp` fail, and as decimal digits in the error of the kind `secret`: for tests that
+/// look for it where it must not come.
+pub const MARKER: u64 = 0x5ec2_e7f0_0d15_900d;
 
 /// A moment of a successor's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +77,7 @@ struct Plan {
 enum Kind {
     Panic,
     Fault,
+    Secret,
     GeneralProtection,
     DoubleFault,
     Overflow,
@@ -87,6 +94,7 @@ impl Kind {
         Some(match name {
             "panic" => Self::Panic,
             "fault" => Self::Fault,
+            "secret" => Self::Secret,
             "gp" => Self::GeneralProtection,
             "double" => Self::DoubleFault,
             "overflow" => Self::Overflow,
@@ -225,7 +233,15 @@ impl Plan {
         match self.kind {
             Kind::Panic => panic!("as the version says"),
             // SAFETY: nothing is mapped there, on the pen's page tables either; the fault is the point.
-            Kind::Fault => unsafe { asm!("mov [{}], al", in(reg) 0x7f00_0000_0000_u64, options(nostack)) },
+            Kind::Fault => unsafe {
+                asm!("mov [{}], al", in(reg) 0x7f00_0000_0000_u64, in("r14") MARKER, options(nostack));
+            },
+            Kind::Secret => {
+                let secret = format!("key {}", black_box(MARKER));
+                log::warn!("a key at {:p}", secret.as_ptr());
+                let failed: Result<(), String> = black_box(Err(secret));
+                failed.expect("the key store opens");
+            }
             Kind::GeneralProtection => general_protection(),
             Kind::DoubleFault => double_fault(),
             Kind::Overflow => {
@@ -247,7 +263,9 @@ impl Plan {
 
 fn general_protection() {
     // SAFETY: reads from an address that is not canonical; the fault is the point.
-    unsafe { asm!("mov {0}, [{0}]", inout(reg) 0x8000_0000_0000_0000_u64 => _, options(nostack)) };
+    unsafe {
+        asm!("mov {0}, [{0}]", inout(reg) 0x8000_0000_0000_0000_u64 => _, in("r14") MARKER, options(nostack))
+    };
 }
 
 fn deeper(depth: u64) -> u64 {

@@ -223,6 +223,13 @@ impl Collector {
         state.bytes.windows(bytes.len()).any(|window| window == bytes)
     }
 
+    /// All bodies that came, one behind the other.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        let state = self.received.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.bytes.clone()
+    }
+
     /// How often each path was posted to.
     #[must_use]
     pub fn requests(&self) -> BTreeMap<String, usize> {

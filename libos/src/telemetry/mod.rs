@@ -70,7 +70,7 @@ mod instruments_tests;
 mod manual_tests;
 #[cfg(all(test, feature = "otlp"))]
 mod metrics_tests;
-#[cfg(all(test, feature = "prometheus"))]
+#[cfg(all(test, feature = "otlp", feature = "prometheus"))]
 mod prometheus_tests;
 #[cfg(all(test, feature = "otlp"))]
 mod story_tests;
