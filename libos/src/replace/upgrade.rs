@@ -81,8 +81,9 @@ pub(super) async fn replace(
             let cause = epitaph.cause.map_or("unknown", Cause::name);
             // What was staged has run, and is not what was verified any more.
             drop(staged);
+            let recovery = timeline.phase_ns(Phase::Rollback).unwrap_or_default() / 1000;
             error!(
-                "{} gave the machine back, {} {} serves on: {cause}: {}",
+                "{} gave the machine back, {} {} serves on after {recovery} us: {cause}: {}",
                 timeline.to,
                 me.name,
                 me.version,
