@@ -3,10 +3,12 @@
 //! Each run boots two machines for each way, one after the other: one without telemetry and one whose collector is like this,
 //! in the other order every other time, so that whatever else the host does meets both alike. In one way both are without
 //! telemetry: what these differ by is noise. The same clients ask all of them, while refused orders make the machine log. Then a
-//! machine is left alone with a collector for a minute, and replaced.
+//! machine is left alone with a collector for a minute, and replaced; and the image is built with each exporter alone.
+
+mod cost;
 
 use super::{Options, host, print_host, progress_bar, qemu_version};
-use crate::collect::{Collector, Fault, Received};
+use crate::collect::{Collector, Fault};
 use crate::exit::Exit;
 use crate::http::{self, Limits};
 use crate::machine::Builder;
@@ -28,12 +30,6 @@ const CLIENTS: usize = 2;
 
 /// Between two orders that are refused, and so logged.
 const LOG_EVERY: Duration = Duration::from_millis(100);
-
-/// How long the machine is left alone, by its own clock, in nanoseconds.
-const IDLE_NS: u64 = 60_000_000_000;
-
-/// An emulated machine's clock may be slow.
-const PATIENCE: Duration = Duration::from_secs(240);
 
 /// What the machine's collector is like.
 struct Way {
@@ -131,7 +127,7 @@ pub(super) fn run(options: &Options, builder: impl Fn() -> Builder, cast: &Cast)
         bar.inc(1);
     }
     bar.finish_and_clear();
-    let cost = cost(builder(), cast)?;
+    let cost = cost::measure(builder(), cast)?;
     if options.json {
         let ways: Map<String, Value> = WAYS
             .iter()
@@ -155,7 +151,7 @@ pub(super) fn run(options: &Options, builder: impl Fn() -> Builder, cast: &Cast)
     for figure in &FIGURES {
         print_figure(figure, &measured);
     }
-    print_cost(&cost);
+    cost::print(&cost);
     Ok(Exit::Ok)
 }
 
@@ -281,103 +277,4 @@ fn ask(address: SocketAddr, begin: Instant) -> Vec<f64> {
         }
     }
     taken
-}
-
-/// What one machine sends in a minute in which nobody asks it anything, what a replacement adds, and what exporting takes.
-fn cost(builder: Builder, cast: &Cast) -> Result<Value> {
-    let collector = Collector::start("127.0.0.1:0")?;
-    let mut machine = builder.append(&endpoint(&collector)).start()?;
-    machine.wait_ready(scene::BOOT)?;
-    let points = |received: &Received| received.points().next().is_some();
-    collector.wait_for(points, PATIENCE)?;
-    let start = collector.received();
-    let told = |received: &Received| received.points().map(|point| point.time_ns).max();
-    let over = told(&start).map(|ns| ns + IDLE_NS);
-    let idle = collector.wait_for(|received| told(received) >= over, PATIENCE)?;
-    scene::upgrade_under_load(&mut machine, cast, super::CALM, |_| {})?;
-    let trace = |received: &Received| received.traces().iter().any(|trace| trace.is_complete());
-    let upgraded = collector.wait_for(trace, PATIENCE)?;
-    Ok(json!({
-        "idle_minute": sent_between(&start, &idle),
-        "replacement": sent_between(&idle, &upgraded),
-        "cycles_per_request": cycles_per_request(&idle),
-    }))
-}
-
-/// Requests and bytes between two moments, by signal.
-fn sent_between(before: &Received, after: &Received) -> Value {
-    let mut signals = Map::new();
-    for path in ["/v1/metrics", "/v1/logs", "/v1/traces"] {
-        let new = after.arrivals.iter().skip(before.arrivals.len());
-        let new: Vec<_> = new.filter(|arrival| arrival.path == path).collect();
-        let body: usize = new.iter().map(|arrival| arrival.body_bytes).sum();
-        let head: usize = new.iter().map(|arrival| arrival.head_bytes).sum();
-        let sent = json!({"requests": new.len(), "body_bytes": body, "http_bytes": head + body});
-        signals.insert(path.trim_start_matches("/v1/").to_owned(), sent);
-    }
-    signals.insert(
-        "answers".to_owned(),
-        json!({"http_bytes": after.answered_bytes - before.answered_bytes}),
-    );
-    Value::Object(signals)
-}
-
-/// The time-stamp counter's cycles for each request that was taken, by signal and step, as the machine counted them.
-fn cycles_per_request(received: &Received) -> Value {
-    let newest = |metric: &str, signal: &str, name: &str, value: &str| {
-        let is = |key: &str, value: &str, attributes: &Map<String, Value>| {
-            attributes.get(key).and_then(Value::as_str) == Some(value)
-        };
-        let of_metric = received.points().rev().filter(|point| point.metric == metric);
-        let mut found = of_metric.filter(|point| {
-            is("instar.telemetry.signal", signal, &point.attributes) && is(name, value, &point.attributes)
-        });
-        found.next().and_then(|point| point.value.as_u64()).unwrap_or(0)
-    };
-    let mut signals = Map::new();
-    for signal in ["metrics", "logs"] {
-        let requests = newest(
-            "instar.telemetry.requests",
-            signal,
-            "instar.telemetry.result",
-            "delivered",
-        );
-        let cycles = |step: &str| {
-            let cycles = newest("instar.telemetry.cycles", signal, "instar.telemetry.step", step);
-            cycles.checked_div(requests)
-        };
-        let figures = json!({"requests": requests, "encode": cycles("encode"), "send": cycles("send")});
-        signals.insert(signal.to_owned(), figures);
-    }
-    Value::Object(signals)
-}
-
-fn print_cost(cost: &Value) {
-    for (key, title) in [
-        ("idle_minute", "a minute in which nobody asks"),
-        ("replacement", "a replacement, and what else was due"),
-    ] {
-        println!(
-            "{title:<40}{:>11}{:>11}{:>11}",
-            "requests", "bodies, B", "HTTP, B"
-        );
-        for signal in ["metrics", "logs", "traces", "answers"] {
-            let cell = |figure: &str| {
-                cost[key][signal][figure]
-                    .as_u64()
-                    .map_or("-".into(), |n| n.to_string())
-            };
-            let cells = [cell("requests"), cell("body_bytes"), cell("http_bytes")];
-            println!("{signal:<40}{:>11}{:>11}{:>11}", cells[0], cells[1], cells[2]);
-        }
-        println!();
-    }
-    println!("{:<40}{:>11}{:>11}", "TSC cycles a request", "encode", "send");
-    for signal in ["metrics", "logs"] {
-        let cell = |step: &str| {
-            let cycles = cost["cycles_per_request"][signal][step].as_u64();
-            cycles.map_or("-".into(), |cycles| cycles.to_string())
-        };
-        println!("{signal:<40}{:>11}{:>11}", cell("encode"), cell("send"));
-    }
 }
