@@ -153,10 +153,14 @@ impl Backlog {
         let transmit_bytes = options.transmit_buffer.clamp(1, 1 << 30);
         let bytes = receive_bytes + transmit_bytes;
         while self.entries.len() >= self.limits.tcp_sockets || self.bytes + bytes > self.limits.tcp_bytes {
-            // Only one whose data has all arrived: it waits for nothing but the peer's end.
+            // Only one whose data has all arrived, at both ends: it waits for nothing but an end, or that end's acknowledgement.
             let index = self.closing.iter().position(|closing| {
-                let state = sockets.get::<tcp::Socket>(closing.handle).state();
-                matches!(state, State::TimeWait | State::FinWait2)
+                let socket = sockets.get::<tcp::Socket>(closing.handle);
+                match socket.state() {
+                    State::TimeWait | State::FinWait2 => true,
+                    State::Closing | State::LastAck => socket.send_queue() == 0,
+                    _ => false,
+                }
             })?;
             let closing = self.closing.remove(index)?;
             self.remove(sockets, closing.handle);

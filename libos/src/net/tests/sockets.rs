@@ -1,4 +1,5 @@
 use std::net::SocketAddrV4;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::world::*;
@@ -140,6 +141,38 @@ fn a_peer_that_never_closes_is_given_up() {
         assert_eq!(b.stats().tcp_sockets, 8);
         assert_eq!(stream.read(&mut [0; 9]).await, Ok(0));
         assert_eq!(stream.write_all(b"x").await, Err(TcpError::Reset));
+    });
+}
+
+/// Their acknowledgements of the end are lost, and new ones come all the same.
+#[test]
+fn connections_that_wait_for_the_last_acknowledgement_give_way() {
+    let silent = Arc::new(AtomicBool::new(false));
+    let world = World::default();
+    let lost = silent.clone();
+    let (a, b) = cable(Arc::new(Mutex::new(move |frame: &[u8]| {
+        frame[6..12] == MAC_A && lost.load(Ordering::Relaxed)
+    })));
+    let few = Limits {
+        tcp_sockets: 3,
+        ..Limits::default()
+    };
+    let a = host(&world, a, MAC_A, fixed(A), Limits::default());
+    let b = host(&world, b, MAC_B, fixed(B), few);
+    let mut listener = TcpListener::bind_on(b, 7, ListenOptions::default()).unwrap();
+    world.block_on(async {
+        for number in 0..9 {
+            let soon = world.clock.now() + Duration::from_millis(20);
+            let connected = within(&world.clock, soon, connect(a, 7)).await;
+            let client = connected.unwrap_or_else(|| panic!("no room for connection {number}"));
+            let mut stream = listener.accept().await;
+            drop(client);
+            assert_eq!(stream.read(&mut [0; 9]).await, Ok(0));
+            silent.store(true, Ordering::Relaxed);
+            drop(stream);
+            world.sleep(Duration::from_millis(5)).await;
+            silent.store(false, Ordering::Relaxed);
+        }
     });
 }
 
