@@ -179,6 +179,18 @@ impl Collector {
         self.wait(what, |state| enough(&state.logs)).logs
     }
 
+    /// Waits until the metrics that came are enough, and returns them in their order.
+    ///
+    /// # Panics
+    /// If they are not in time.
+    pub fn wait_for_metrics(
+        &self,
+        what: &str,
+        enough: impl Fn(&[ExportMetricsServiceRequest]) -> bool,
+    ) -> Vec<ExportMetricsServiceRequest> {
+        self.wait(what, |state| enough(&state.metrics)).metrics
+    }
+
     fn wait(&self, what: &str, enough: impl Fn(&State) -> bool) -> State {
         let deadline = Instant::now() + crate::machine::DEADLINE;
         let mut state = self.received.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -194,26 +206,6 @@ impl Collector {
         }
         assert!(state.broken.is_empty(), "{:?}", state.broken);
         state.clone()
-    }
-
-    /// Waits until the metrics that came are enough, and returns them in their order.
-    ///
-    /// # Panics
-    /// If they are not in time.
-    pub fn wait_for_metrics(
-        &self,
-        what: &str,
-        enough: impl Fn(&[ExportMetricsServiceRequest]) -> bool,
-    ) -> Vec<ExportMetricsServiceRequest> {
-        let deadline = Instant::now() + crate::machine::DEADLINE;
-        let mut state = self.received.state.lock().unwrap_or_else(PoisonError::into_inner);
-        while !enough(&state.metrics) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "{what} did not come");
-            let waited = self.received.more.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
-        state.metrics.clone()
     }
 
     /// Whether these bytes were in a body that came.

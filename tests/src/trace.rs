@@ -3,25 +3,7 @@
 use crate::collector::{Collector, Span};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The phases that follow one another, each of which begins no earlier than the one before.
-const IN_ORDER: [&str; 14] = [
-    "receive",
-    "verify",
-    "stage",
-    "order",
-    "early_flush",
-    "reset",
-    "quiesce",
-    "stop",
-    "flush",
-    "jump",
-    "start",
-    "network",
-    "first_answer",
-    "commit",
-];
-
-/// The phases of a predecessor that flushes, up to the jump.
+/// The phases of a predecessor that flushes, up to the jump, in the order of their beginnings.
 pub const BEFORE: [&str; 10] = [
     "receive",
     "verify",
@@ -37,6 +19,9 @@ pub const BEFORE: [&str; 10] = [
 
 /// The phases of a successor until it is committed, when somebody has asked it something.
 pub const AFTER: [&str; 6] = ["start", "network", "first_answer", "cores", "probation", "commit"];
+
+/// Those of them of which each begins no earlier than the one before, and than all of [`BEFORE`].
+const IN_ORDER_AFTER: [&str; 4] = ["start", "network", "first_answer", "commit"];
 
 /// What a trace should be.
 #[derive(Clone, Debug)]
@@ -90,8 +75,9 @@ impl Expected<'_> {
         for span in spans {
             self.judge_span(span, root);
         }
-        let starts: Vec<u64> = IN_ORDER
+        let starts: Vec<u64> = BEFORE
             .iter()
+            .chain(&IN_ORDER_AFTER)
             .filter_map(|name| Some(by_name.get(*name)?.start_ns))
             .collect();
         assert!(starts.is_sorted(), "not in order: {by_name:#?}");

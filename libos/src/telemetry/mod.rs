@@ -16,6 +16,8 @@ pub mod allowed;
 mod attributes;
 pub mod config;
 pub mod counters;
+#[cfg(any(feature = "otlp", feature = "syslog"))]
+mod dial;
 #[cfg(feature = "otlp")]
 pub mod exporter;
 pub(crate) mod flushes;

@@ -5,7 +5,6 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::future::{Future, pending, poll_fn};
-use core::net::{Ipv4Addr, SocketAddrV4};
 use core::pin::pin;
 use core::task::Poll;
 use core::time::Duration;
@@ -13,7 +12,8 @@ use core::time::Duration;
 use log::info;
 
 use super::Signal;
-use super::config::{Endpoint, Host};
+use super::config::Endpoint;
+use super::dial::dial;
 use super::exporter::{Action, Failure};
 use super::http_request::{Response, ResponseParser, request_head};
 use super::percent::hex;
@@ -23,7 +23,7 @@ use super::sink::{self, Labels, WORK};
 use super::snapshot::queue_metrics;
 use crate::cpu::registers::tsc;
 use crate::cpu::{CoreId, current, time};
-use crate::net::{Across, TcpOptions, TcpStream, default_network, resolve};
+use crate::net::TcpStream;
 use crate::replace::machine::Machine;
 use crate::task::{sleep_until, spawn_on, timeout};
 
@@ -145,8 +145,8 @@ impl Sender {
                 answered => return answered.map_err(|silence| silence.failure),
             }
         }
-        let dialled = timeout(left(until), dial(&self.endpoint)).await;
-        let stream = dialled.unwrap_or(Err(Failure::Connect))?;
+        let dialled = timeout(left(until), dial(&self.endpoint.host, self.endpoint.port)).await;
+        let stream = dialled.ok().flatten().ok_or(Failure::Connect)?;
         let answered = self.ask(stream, &head, body, until).await;
         answered.map_err(|silence| silence.failure)
     }
@@ -201,26 +201,6 @@ async fn work_or(wait: impl Future<Output = ()>) {
         }
     })
     .await;
-}
-
-async fn dial(endpoint: &Endpoint) -> Result<TcpStream, Failure> {
-    let address = address(endpoint).await?;
-    let network = default_network().ok_or(Failure::Connect)?;
-    // What a predecessor has not delivered, its successor sends: a connection that waited would have nothing to say.
-    let options = TcpOptions {
-        across: Across::Reset,
-        ..TcpOptions::default()
-    };
-    TcpStream::connect_on(network, SocketAddrV4::new(address, endpoint.port), options)
-        .await
-        .map_err(|_| Failure::Connect)
-}
-
-async fn address(endpoint: &Endpoint) -> Result<Ipv4Addr, Failure> {
-    match &endpoint.host {
-        Host::Address(address) => Ok(*address),
-        Host::Name(name) => resolve(name).await.map_err(|_| Failure::Connect),
-    }
 }
 
 /// Sends a request and reads its answer; `heard` tells whether anything came.

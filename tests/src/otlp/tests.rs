@@ -221,6 +221,13 @@ fn a_span_that_comes_again_changed_is_found() {
     assert!(found[0].contains("its id is also that of"), "{found:?}");
 }
 
+fn assert_found(words: &str, problems: &[String]) {
+    assert!(
+        problems.iter().any(|problem| problem.contains(words)),
+        "{words}: {problems:?}"
+    );
+}
+
 /// What is complained about, and how to bring that about.
 type Fault<T> = (&'static str, fn(&mut T));
 
@@ -327,11 +334,7 @@ fn every_fault_of_a_metric_is_found() {
         let mut requests = vec![metrics(ONE, 0, 5, 3, 2), metrics(ONE, 0, 15, 3, 2)];
         assert_eq!(problems(&requests, &expected()), Vec::<String>::new());
         damage(&mut requests[1]);
-        let found = problems(&requests, &expected());
-        assert!(
-            found.iter().any(|problem| problem.contains(words)),
-            "{words}: {found:?}"
-        );
+        assert_found(words, &problems(&requests, &expected()));
     }
 }
 
@@ -350,10 +353,7 @@ fn counters_that_do_not_begin_again_are_found() {
     assert!(fell(&[metrics(TWO, 10, 15, 1, 1), before.clone()]));
     assert!(!fell(&[metrics(TWO, 10, 15, 1, 2), before.clone()]));
     let found = problems(&[before, metrics(ONE, 1, 15, 3, 2)], &expected());
-    assert!(
-        found.iter().any(|problem| problem.contains("its start moved")),
-        "{found:?}"
-    );
+    assert_found("its start moved", &found);
 }
 
 #[test]
@@ -388,11 +388,7 @@ fn every_fault_of_a_span_is_found() {
         }),
     ];
     for (words, fault) in faults {
-        let found = one(fault);
-        assert!(
-            found.iter().any(|problem| problem.contains(words)),
-            "{words}: {found:?}"
-        );
+        assert_found(words, &one(fault));
     }
 }
 
@@ -420,11 +416,7 @@ fn every_fault_of_a_log_record_is_found() {
         ("its trace id is 01", |record| record.trace_id = vec![1]),
     ];
     for (words, fault) in faults {
-        let found = one(fault);
-        assert!(
-            found.iter().any(|problem| problem.contains(words)),
-            "{words}: {found:?}"
-        );
+        assert_found(words, &one(fault));
     }
 }
 

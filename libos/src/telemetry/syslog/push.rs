@@ -2,7 +2,6 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::net::{Ipv4Addr, SocketAddrV4};
 use core::time::Duration;
 
 use log::{info, warn};
@@ -11,12 +10,13 @@ use spin::Mutex;
 use super::outbox::Outbox;
 use super::{Message, Sender, frame};
 use crate::cpu::{CoreId, current, random, time};
-use crate::net::{Across, TcpOptions, TcpStream, default_network, resolve};
+use crate::net::TcpStream;
 use crate::replace::machine::Machine;
 use crate::replace::status::Syslog;
 use crate::start::identity;
 use crate::task::{sleep, spawn_on, timeout};
-use crate::telemetry::config::{Host, Server};
+use crate::telemetry::config::Server;
+use crate::telemetry::dial::dial;
 use crate::telemetry::records::{self, Reader};
 
 /// The number of syslog's messages among what crosses the jump undelivered; OTLP's signals have 0 to 2.
@@ -162,7 +162,11 @@ impl Trouble {
 async fn run(server: Server) {
     let mut trouble = Trouble::default();
     loop {
-        let well = match connect(&server).await {
+        let well = match timeout(PATIENCE, dial(&server.host, server.port))
+            .await
+            .ok()
+            .flatten()
+        {
             Some(mut stream) => {
                 with(|state| state.connected = true);
                 let well = serve(&mut stream, &mut trouble).await;
@@ -180,23 +184,6 @@ async fn run(server: Server) {
             collect();
         }
     }
-}
-
-async fn connect(server: &Server) -> Option<TcpStream> {
-    let connecting = async {
-        let address: Ipv4Addr = match &server.host {
-            Host::Address(address) => *address,
-            Host::Name(name) => resolve(name).await.ok()?,
-        };
-        // What has not arrived, the successor sends: a connection that waited would have nothing to say.
-        let options = TcpOptions {
-            across: Across::Reset,
-            ..TcpOptions::default()
-        };
-        let to = SocketAddrV4::new(address, server.port);
-        TcpStream::connect_on(default_network()?, to, options).await.ok()
-    };
-    timeout(PATIENCE, connecting).await.ok()?
 }
 
 /// Sends until the connection ends, or the server does what a syslog server does not: it never says anything. Returns whether
